@@ -1,0 +1,75 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs; python3 (3.11 to 3.13), git and
+# make are all that must be there. `make help` lists the rest.
+
+PYTHON ?= python3
+PART ?=
+export UV_PYTHON_DOWNLOADS = never
+
+ROOT := $(CURDIR)
+UV := $(or $(shell command -v uv 2>/dev/null),$(ROOT)/.uv/bin/uv)
+BIN := $(ROOT)/.venv/bin
+MEMBERS := yard build tracking serving
+READY := .venv/.ready
+
+.PHONY: help setup demo test test-quick check format lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-zA-Z%_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: $(READY) ## install everything from the lock into .venv
+
+demo: $(READY) ## the whole road on the example project, in about a minute
+	@$(BIN)/yard demo
+
+test: $(READY) ## all tests, on the real mongod, Envoy, Ray, MLflow and BentoML
+	@$(BIN)/pytest -m "not faults"
+
+test-quick: $(READY) ## the tests that need no running stack, in seconds
+	@$(BIN)/pytest -m "not faults and not system"
+
+check: $(READY) ## lint, format, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## mend what ruff can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench-%: $(READY) ## measure a part: a table; with JSON=1 the last line is one JSON object
+	@$(BIN)/python tests/bench/$*.py $(if $(JSON),--json)
+
+faults-%: $(READY) ## the long fault tests of a part
+	@$(BIN)/pytest -m faults tests/$*
+
+lock: | $(UV) ## lock again: the workspace's requirements.lock, then each project's
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	  --custom-compile-command "make lock" --output-file requirements.lock $(if $(UPGRADE),--upgrade) \
+	  $(MEMBERS:%=%/pyproject.toml) --extra gateway --group pyproject.toml:dev \
+	  --no-emit-package modelyard $(foreach m,build tracking serving,--no-emit-package modelyard-$(m))
+	@$(MAKE) --no-print-directory setup
+	@for file in projects/*/requirements.in; do $(BIN)/yard lock $$(basename $$(dirname $$file)); done
+
+clean: ## stop the stack; remove .yard, .venv and caches
+	@if [ -x $(BIN)/yard ]; then $(BIN)/yard down; fi
+	rm -rf .yard .venv .uv .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.lock $(MEMBERS:%=%/pyproject.toml) Makefile | $(UV)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12"; exit 1; }
+	@echo "installing into .venv (the first time, some minutes)"
+	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv
+	@VIRTUAL_ENV=$(ROOT)/.venv $(UV) pip sync --quiet --require-hashes --compile-bytecode requirements.lock
+	@VIRTUAL_ENV=$(ROOT)/.venv $(UV) pip install --quiet --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
+	@touch $@
+
+# uv comes from the package index through venv and pip. Debian splits venv off; with the rights to, it is installed.
+$(ROOT)/.uv/bin/uv:
+	@$(PYTHON) -m venv .uv >/dev/null 2>&1 || { rm -rf .uv; \
+	  echo "python3-venv is missing; installing it"; \
+	  sudo=$$([ $$(id -u) = 0 ] || echo "sudo -n"); \
+	  { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends python3-venv; } >/dev/null 2>&1 && \
+	  $(PYTHON) -m venv .uv; } || { rm -rf .uv; echo "Install it first:  sudo apt install python3-venv      (or uv itself)"; exit 1; }
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
