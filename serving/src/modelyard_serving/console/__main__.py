@@ -1,0 +1,27 @@
+"""Start the console: `python -m modelyard_serving.console --port PORT --mongo URL --db NAME --secret-file FILE`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import uvicorn
+from pymongo import MongoClient
+
+from modelyard_serving.console.app import create_app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m modelyard_serving.console", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--mongo", required=True, help="MongoDB URL")
+    parser.add_argument("--db", required=True, help="database name")
+    parser.add_argument("--secret-file", type=Path, required=True, help="what the gateway proves itself with")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    client: MongoClient[dict[str, object]] = MongoClient(args.mongo, tz_aware=True, serverSelectionTimeoutMS=5000)
+    app = create_app(client[args.db], args.secret_file.read_text().strip())
+    uvicorn.run(app, host="127.0.0.1", port=args.port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Endpoints and deployments: what should run, and who answers. The desired state, kept in MongoDB."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from pymongo.database import Database
+
+from modelyard_serving.errors import NotFound, Refused
+from modelyard_serving.split import BucketTable
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One model version running in a stage, answering on `port` of this machine."""
+
+    name: str  # tumor-2
+    model: str
+    version: int
+    bento_tag: str
+    bento_sha256: str
+    bento_path: str
+    environment: str  # the Python environment made from the bento's own lock
+    port: int
+    model_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A stable address whose traffic is split over variants; a variant is a deployment with a role."""
+
+    name: str
+    salt: str
+    variants: Mapping[str, str]  # variant -> deployment name
+    table: BucketTable
+    default: str  # answers requests that name no unit
+
+    @classmethod
+    def first(cls, name: str, variant: str, deployment: str) -> Self:
+        return cls(name, f"{name}/1/", {variant: deployment}, BucketTable.of({variant: 1.0}), variant)
+
+    def with_variant(self, variant: str, deployment: str) -> Self:
+        """The same endpoint with a variant added or replaced; nobody's traffic moves."""
+        return replace(self, variants={**self.variants, variant: deployment})
+
+    def split(self, shares: Mapping[str, float]) -> Self:
+        """The same endpoint with other shares.
+
+        Raises:
+            NotFound: a share is given to a variant that is not deployed.
+        """
+        for variant in shares:
+            if variant not in self.variants:
+                raise NotFound(
+                    f"{self.name} has no variant {variant!r}; it has {', '.join(sorted(self.variants))}.\n"
+                    f"Deploy it:  yard deploy {self.name}@{variant}"
+                )
+        if min(shares.values()) < 0 or sum(shares.values()) <= 0:
+            raise Refused(f"shares must not be negative and not all zero, got {dict(shares)}.")
+        return replace(self, table=self.table.reweighted(shares))
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStore:
+    """Endpoints and deployments in MongoDB."""
+
+    db: "Database[dict[str, Any]]" = field(repr=False)
+
+    def endpoint(self, name: str) -> Endpoint:
+        document = self.db.endpoints.find_one({"_id": name})
+        if document is None:
+            raise NotFound(f"There is no endpoint {name!r}.\nMake it:  yard deploy {name}@champion")
+        return _endpoint(document)
+
+    def endpoints(self) -> list[Endpoint]:
+        return [_endpoint(document) for document in self.db.endpoints.find().sort("_id", 1)]
+
+    def put(self, endpoint: Endpoint) -> None:
+        document = {
+            "salt": endpoint.salt,
+            "variants": dict(endpoint.variants),
+            "default": endpoint.default,
+            "runs": [list(run) for run in endpoint.table.runs],
+            "updated_at": datetime.now(UTC),
+        }
+        self.db.endpoints.replace_one({"_id": endpoint.name}, document, upsert=True)
+
+    def deployment(self, name: str) -> Deployment:
+        document = self.db.deployments.find_one({"_id": name})
+        if document is None:
+            raise NotFound(f"There is no deployment {name!r}. See what there is:  yard status")
+        return _deployment(document)
+
+    def deployments(self) -> list[Deployment]:
+        return [_deployment(document) for document in self.db.deployments.find().sort("_id", 1)]
+
+    def remove_deployment(self, name: str) -> None:
+        self.db.deployments.delete_one({"_id": name})
+
+    def put_deployment(self, deployment: Deployment) -> None:
+        document = {**asdict(deployment), "updated_at": datetime.now(UTC)}
+        self.db.deployments.replace_one({"_id": deployment.name}, document, upsert=True)
+
+
+def _endpoint(document: Mapping[str, Any]) -> Endpoint:
+    runs = tuple((int(end), str(variant)) for end, variant in document["runs"])
+    return Endpoint(document["_id"], document["salt"], document["variants"], BucketTable(runs), document["default"])
+
+
+def _deployment(document: Mapping[str, Any]) -> Deployment:
+    return Deployment(**{key: document[key] for key in Deployment.__dataclass_fields__})

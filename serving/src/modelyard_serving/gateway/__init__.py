@@ -1,0 +1,1 @@
+"""The data plane's configuration: Envoy checks keys, assigns units to variants, and routes."""

@@ -1,0 +1,142 @@
+"""API keys: signed JWTs. The gateway holds only the public key; a key is known by its id (`jti`).
+
+A key carries scopes, `verb:object`, such as `predict:tumor` or `feedback:*`. Revoking one puts its id on
+the list that the gateway reads.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+from pymongo.database import Database
+
+from modelyard_serving.errors import NotFound, Refused
+
+ISSUER = "modelyard"
+_SCOPE = re.compile(r"(predict|feedback|read|\*):([a-z0-9][a-z0-9._-]*|\*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is kept about a key; the token itself is shown once and not kept."""
+
+    id: str
+    caller: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+
+
+class Keys:
+    """Issues, lists and revokes keys."""
+
+    def __init__(self, db: "Database[dict[str, Any]]", private_key: Path) -> None:
+        self._db = db
+        self._private_key = _private_key(private_key)
+
+    def issue(self, caller: str, scopes: Sequence[str], days: int = 90) -> tuple[Key, str]:
+        """A new key and its token.
+
+        Raises:
+            Refused: a scope is not of the form verb:object, or the caller's name is not plain.
+        """
+        wrong = [scope for scope in scopes if not _SCOPE.fullmatch(scope)]
+        if wrong or not scopes:
+            raise Refused(f"scopes are like predict:tumor, feedback:* or read:tumor; got {', '.join(wrong) or 'none'}.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,99}", caller):
+            raise Refused(f"a caller's name has letters, digits and @ . _ - only, got {caller!r}.")
+        if not 1 <= days <= 3650:
+            raise Refused(f"a key lives between 1 and 3650 days, not {days}.")
+        now = datetime.now(UTC).replace(microsecond=0)
+        key = Key(secrets.token_hex(8), caller, tuple(scopes), now, now + timedelta(days=days))
+        claims = {
+            "iss": ISSUER,
+            "sub": caller,
+            "jti": key.id,
+            "scopes": list(scopes),
+            "iat": now,
+            "exp": key.expires_at,
+        }
+        token = jwt.encode(claims, self._private_key, algorithm="ES256", headers={"kid": "yard-1"})
+        self._db.api_keys.insert_one(
+            {
+                "_id": key.id,
+                "caller": caller,
+                "scopes": list(scopes),
+                "created_at": now,
+                "expires_at": key.expires_at,
+                "revoked_at": None,
+            }
+        )
+        return key, token
+
+    def all(self) -> list[Key]:
+        return [_key(document) for document in self._db.api_keys.find().sort("created_at", 1)]
+
+    def revoke(self, key_id: str) -> Key:
+        """Mark a key as revoked; the gateway refuses it once its configuration is rendered again."""
+        found = self._db.api_keys.find_one_and_update(
+            {"_id": key_id}, [{"$set": {"revoked_at": {"$ifNull": ["$revoked_at", "$$NOW"]}}}], return_document=True
+        )
+        if found is None:
+            raise NotFound(f"There is no key {key_id!r}. See which there are:  yard keys list")
+        return _key(found)
+
+    def revoked(self) -> list[str]:
+        """Ids of keys that were revoked and have not expired."""
+        query = {"revoked_at": {"$ne": None}, "expires_at": {"$gt": datetime.now(UTC)}}
+        return [document["_id"] for document in self._db.api_keys.find(query, {"_id": 1}).sort("_id", 1)]
+
+    def jwks(self) -> dict[str, Any]:
+        """The public half, as a JSON Web Key Set."""
+        public = ECAlgorithm.to_jwk(self._private_key.public_key(), as_dict=True)
+        return {"keys": [{**public, "kid": "yard-1", "alg": "ES256", "use": "sig"}]}
+
+
+def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The signing key in `path`, made on first use and readable by its owner alone."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        write_secret(path, pem)
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Refused(f"{path} does not hold an elliptic-curve key. Move it away and a new one is made.")
+    return key
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a file that only its owner reads; one that is already there is kept (two starters, one secret)."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+
+
+def _key(document: dict[str, Any]) -> Key:
+    return Key(
+        document["_id"],
+        document["caller"],
+        tuple(document["scopes"]),
+        document["created_at"],
+        document["expires_at"],
+        document["revoked_at"],
+    )

@@ -1,0 +1,71 @@
+"""The manifest: the small record an image carries about its model.
+
+The image is the one reader that cannot be upgraded, so it owns the contract: fields are only ever added,
+and a reader ignores those it does not know.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from modelyard_serving.errors import Refused
+
+FORMAT = 1
+DTYPES = ("float64", "int64", "bool", "str")
+METHODS = {"predict": "predictions", "predict_proba": "probabilities"}  # the model's method -> its name in an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One input column; callers send it by name."""
+
+    name: str
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"column {self.name!r}: dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What this image serves, and the digests of everything it was made from."""
+
+    model: str
+    version: int
+    run_id: int
+    experiment: str
+    commit: str
+    dirty: bool
+    model_sha256: str
+    data_sha256: tuple[str, ...]
+    lock_sha256: str
+    evidence_sha256: str
+    approved_by: str
+    python: str
+    inputs: tuple[Column, ...]
+    methods: tuple[str, ...]
+    classes: tuple[str | int | float | bool, ...]
+    format: int = FORMAT
+
+    def to_json(self) -> bytes:
+        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        known = {field.name for field in fields(cls)}
+        raw: dict[str, Any] = {key: value for key, value in orjson.loads(text).items() if key in known}
+        if raw.get("format", 0) > FORMAT:
+            raise Refused(
+                f"the manifest has format {raw['format']}, this runtime reads up to {FORMAT}: build it again."
+            )
+        raw["inputs"] = tuple(Column(**column) for column in raw["inputs"])
+        for name in ("data_sha256", "methods", "classes"):
+            raw[name] = tuple(raw[name])
+        return cls(**raw)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        return cls.from_json((folder / "manifest.json").read_bytes())

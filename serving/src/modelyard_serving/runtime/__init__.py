@@ -1,0 +1,1 @@
+"""What runs inside the image. Knows no database and no gateway."""
