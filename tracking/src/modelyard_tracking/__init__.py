@@ -1,0 +1,1 @@
+"""Runs, sweeps, approval and the model store: the scientist's side of the road."""

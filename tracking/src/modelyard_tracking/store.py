@@ -1,0 +1,142 @@
+"""Where tracking keeps things: a MongoDB database and a folder of files named by their digest."""
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from modelyard_tracking.digests import check_folder, file_sha256, frame_sha256, write_index
+from modelyard_tracking.errors import NotFound, Refused, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The addresses a run needs; small and picklable, so that it travels to Ray's workers."""
+
+    mongo_url: str
+    database: str
+    artifacts: Path
+
+    def connect(self) -> "Database[dict[str, Any]]":
+        """The database.
+
+        Raises:
+            Unavailable: it does not answer within three seconds.
+        """
+        client: MongoClient[dict[str, Any]] = MongoClient(
+            self.mongo_url, serverSelectionTimeoutMS=3000, connectTimeoutMS=3000, socketTimeoutMS=60_000, tz_aware=True
+        )
+        try:
+            client.admin.command("ping")
+        except PyMongoError as error:
+            client.close()
+            raise Unavailable(
+                f"MongoDB at {_without_password(self.mongo_url)} does not answer.\n"
+                f"Start it:  yard up      Look closer:  yard doctor"
+            ) from error
+        return client[self.database]
+
+    @contextmanager
+    def connected(self) -> Iterator["Database[dict[str, Any]]"]:
+        """The database for the length of a block; raises as `connect` does."""
+        db = self.connect()
+        try:
+            yield db
+        finally:
+            db.client.close()
+
+    @property
+    def files(self) -> "ArtifactStore":
+        return ArtifactStore(self.artifacts)
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactStore:
+    """Files by digest. What is in the store never changes and is complete."""
+
+    root: Path
+
+    @contextmanager
+    def new_model(self) -> Iterator[Path]:
+        """A scratch folder on the store's own disk; gone afterwards unless it was moved in by `keep_model`."""
+        scratch = self.root / "incoming" / secrets.token_hex(8)
+        scratch.mkdir(parents=True)
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def keep_model(self, scratch: Path) -> str:
+        """Index the folder and move it to its digest; gives the digest."""
+        digest = write_index(scratch)
+        target = self.model(digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+            check_folder(target, digest)  # the same model was kept before
+        return digest
+
+    def model(self, digest: str) -> Path:
+        return self.root / "models" / digest
+
+    def keep_frame(self, frame: pd.DataFrame) -> str:
+        """Store a data frame as parquet under its digest; gives the digest."""
+        digest = frame_sha256(frame)
+        target = self._frame(digest)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_suffix(f".{secrets.token_hex(4)}")
+            frame.reset_index(drop=True).to_parquet(temporary)
+            temporary.replace(target)
+        return digest
+
+    def frame(self, digest: str) -> pd.DataFrame:
+        """The data frame with this digest, checked.
+
+        Raises:
+            NotFound: it was not stored, or is gone.
+            Refused: the file holds other data.
+        """
+        path = self._frame(digest)
+        if not path.is_file():
+            raise NotFound(f"The data set {digest[:12]} is not in {path.parent}.")
+        try:
+            frame = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise Refused(f"{path} cannot be read as parquet: {error}") from error
+        if frame_sha256(frame) != digest:
+            raise Refused(f"{path} does not hold the data it is named for; its own digest is {file_sha256(path)[:12]}.")
+        return frame
+
+    def keep_lock(self, lock: Path) -> str:
+        """Store a copy of a lock under its sha256; gives the sha256."""
+        digest = file_sha256(lock)
+        target = self.lock(digest)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_suffix(f".{secrets.token_hex(4)}")
+            shutil.copyfile(lock, temporary)
+            temporary.replace(target)
+        return digest
+
+    def lock(self, digest: str) -> Path:
+        return self.root / "locks" / f"{digest}.lock"
+
+    def _frame(self, digest: str) -> Path:
+        return self.root / "data" / f"{digest}.parquet"
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
