@@ -1,0 +1,96 @@
+"""Processes under a real supervisord."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from modelyard_serving.errors import NotFound
+from modelyard_serving.processes import Process, Processes
+
+SLEEPER = [sys.executable, "-c", "import time; print('100% up', flush=True); time.sleep(600)"]
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    supervisor = Processes(tmp_path)
+    supervisor.start_supervisor()
+    yield supervisor
+    supervisor.stop_supervisor()
+
+
+def _until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_process_that_dies_is_started_again(processes: Processes) -> None:
+    processes.ensure(Process("sleeper", SLEEPER))
+    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    before = processes.state("sleeper").pid
+    os.kill(before, signal.SIGKILL)
+    _until(lambda: processes.state("sleeper").state == "RUNNING" and processes.state("sleeper").pid != before)
+
+
+def test_ensuring_twice_leaves_the_process_alone_and_new_settings_replace_it(processes: Processes) -> None:
+    processes.ensure(Process("sleeper", SLEEPER))
+    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    pid = processes.state("sleeper").pid
+    processes.ensure(Process("sleeper", SLEEPER))
+    assert processes.state("sleeper").pid == pid
+    processes.ensure(Process("sleeper", SLEEPER, {"NEW": '50% "quoted" value'}))
+    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    assert psutil.Process(processes.state("sleeper").pid).environ()["NEW"] == '50% "quoted" value'
+
+
+def test_what_it_prints_is_in_its_log(processes: Processes) -> None:
+    processes.ensure(Process("sleeper", SLEEPER))
+    _until(lambda: "100% up" in processes.log_tail("sleeper"))
+
+
+def test_a_removed_process_is_stopped_and_forgotten(processes: Processes) -> None:
+    processes.ensure(Process("sleeper", SLEEPER))
+    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    pid = processes.state("sleeper").pid
+    processes.remove("sleeper")
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(NotFound, match="sleeper"):
+        processes.state("sleeper")
+
+
+def test_stopping_stops_everything_and_stopping_again_says_so(tmp_path: Path) -> None:
+    processes = Processes(tmp_path)
+    processes.start_supervisor()
+    processes.ensure(Process("sleeper", SLEEPER))
+    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    pid = processes.state("sleeper").pid
+    assert processes.stop_supervisor() is True
+    assert not psutil.pid_exists(pid)
+    assert processes.stop_supervisor() is False
+
+
+def test_what_a_killed_supervisor_left_behind_is_ended(tmp_path: Path) -> None:
+    processes = Processes(tmp_path)
+    processes.start_supervisor()
+    processes.ensure(Process("sleeper", SLEEPER))
+    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    orphan = psutil.Process(processes.state("sleeper").pid)
+    os.kill(int((tmp_path / "supervisor" / "supervisord.pid").read_text()), signal.SIGKILL)
+    _until(lambda: not processes.running())
+    assert orphan.is_running()
+    assert processes.stop_supervisor() is True
+    assert not orphan.is_running()
+
+
+def test_a_folder_with_a_very_long_path_works_too(tmp_path: Path) -> None:
+    processes = Processes(tmp_path / ("long" * 30))
+    processes.start_supervisor()
+    assert processes.running()
+    processes.stop_supervisor()

@@ -1,0 +1,125 @@
+"""The whole road, walked once for all system tests: the real stack in a repository of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from modelyard.demo import holdout_rows
+from modelyard.settings import read_settings
+from modelyard.yard import Yard
+from modelyard_serving.client import Client, Prediction
+from modelyard_serving.local_stage import free_port
+from modelyard_tracking.sweep import SweepResult, run_sweep
+from places import PROJECTS
+
+UNITS = 300
+
+
+def commit_all(folder: Path) -> None:
+    """Commit everything in `folder`, making it a repository if it is none."""
+    if not (folder / ".git").exists():
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run(["git", *identity, "commit", "-qm", "state", "--allow-empty"], cwd=folder, check=True)
+
+
+def ports() -> dict[str, str]:
+    return {f"YARD_{name}_PORT": str(free_port()) for name in ("GATEWAY", "CONSOLE", "MONGO", "MLFLOW", "OMNIBOARD")}
+
+
+@dataclass
+class Road:
+    """What was made on the way, and what was answered."""
+
+    root: Path
+    yard: Yard
+    sweep: SweepResult
+    refs: dict[str, str]  # alias -> version
+    token: str
+    bystander: "subprocess.Popen[bytes]"  # a child of this process from before the sweep
+    answered: dict[str, Prediction] = field(default_factory=dict)  # unit -> answer
+    truths: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def http(self) -> httpx.Client:
+        url = self.yard.settings.gateway_url
+        return httpx.Client(base_url=url, headers={"authorization": f"Bearer {self.token}"}, timeout=30)
+
+    def command(self, *args: str) -> "subprocess.CompletedProcess[str]":
+        """`yard ARGS` as a person would type it in the repository."""
+        program = [str(Path(sys.executable).parent / "yard"), *args]
+        return subprocess.run(program, cwd=self.root, capture_output=True, text=True, timeout=300, check=False)
+
+    def json(self, *args: str) -> Any:
+        done = self.command(*args, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A repository with the example project; the session works in it, on ports of its own."""
+    folder = tmp_path_factory.mktemp("road")
+    shutil.copytree(PROJECTS, folder / "projects", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".gitignore").write_text(".yard/\n__pycache__/\n.ipynb_checkpoints/\n")
+    commit_all(folder)
+    before = Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ports().items():
+            patch.setenv(name, value)
+        patch.setenv("YARD_USER", "tester")
+        os.chdir(folder)
+        yield folder
+        os.chdir(before)
+
+
+@pytest.fixture(scope="session")
+def road(root: Path) -> Iterator[Road]:
+    yard = Yard(read_settings())
+    bystander = subprocess.Popen(["sleep", "3600"])
+    try:
+        yard.up()
+        plain = yard.train("tumor")
+        sweep = run_sweep(yard.project("tumor"), yard.settings.tracking_home, seed=1)
+        refs = {}
+        for run, alias in ((plain, "champion"), (sweep.best, "challenger")):
+            refs[alias] = yard.request(run.id).ref
+            yard.approve(refs[alias], "for the tests", alias)
+            yard.build(refs[alias])
+            yard.deploy(f"tumor@{alias}")
+        yard.split("tumor", {"champion": 80, "challenger": 20})
+        _, token = yard.issue_key("tester", ["predict:tumor", "feedback:tumor", "read:tumor"])
+        walked = Road(root, yard, sweep, refs, token, bystander)
+        _ask(walked)
+        yield walked
+    finally:
+        bystander.kill()
+        bystander.wait()
+        yard.close()
+        yard.stack.down()
+
+
+def _ask(road: Road) -> None:
+    """Every held-out row once, each for a unit of its own; the truth follows as feedback."""
+    with Client(road.yard.settings.gateway_url, road.token) as client:
+        model = client.model("tumor")
+
+        def ask(item: tuple[str, dict[str, Any], str]) -> None:
+            unit, row, truth = item
+            answer = model.predict([row], unit=unit)
+            client.feedback(answer.id, truth=truth)
+            road.answered[unit], road.truths[unit] = answer, truth
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(ask, holdout_rows(road.yard.project("tumor").folder)[:UNITS]))

@@ -1,0 +1,159 @@
+"""From a run to an approved version, on a real MongoDB and a real MLflow registry."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard_tracking.approval import Approvals
+from modelyard_tracking.errors import NotFound, Refused
+from modelyard_tracking.evidence import evidence_sha256, gather
+from modelyard_tracking.project import Project, load_project
+from modelyard_tracking.registry import Registry
+from modelyard_tracking.runs import Run
+from modelyard_tracking.store import Home
+from places import PROJECTS
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return Registry(f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}")
+
+
+@pytest.fixture
+def project(request: pytest.FixtureRequest) -> Project:
+    """The example project under a name of the test's own: the registry is shared."""
+    name = f"m{abs(hash(request.node.name)) % 10**12}"
+    return load_project(PROJECTS, "tumor").model_copy(update={"name": name})
+
+
+@pytest.fixture
+def approvals(db, registry: Registry, home: Home) -> Approvals:
+    return Approvals(db, registry, home.files)
+
+
+@pytest.fixture
+def run(project: Project, home: Home) -> Run:
+    with home.files.new_model() as folder:
+        (folder / "mlflow").mkdir()
+        (folder / "mlflow" / "model.skops").write_bytes(b"weights")
+        digest = home.files.keep_model(folder)
+    recorded: Mapping[str, Any] = {
+        "commit": "c" * 40, "dirty": False, "changes": [], "lock_sha256": "l" * 64, "python": "3.11",
+        "datasets": {"train": {"sha256": "d" * 64, "rows": 1, "columns": 1}}, "model": {"sha256": digest},
+    }  # fmt: skip
+    result = {"val_auc": 0.99, "val_accuracy": 0.95}
+    return Run(1, project.name, "COMPLETED", None, None, {}, result, recorded, None, "", {})
+
+
+def ask(approvals: Approvals, project: Project, run: Run, *, allow_dirty: bool = False) -> str:
+    return approvals.request(gather(project, run, allow_dirty=allow_dirty), "scientist").ref
+
+
+def test_a_good_run_becomes_a_version_that_awaits_approval_and_then_has_it(approvals, project, run, registry) -> None:
+    ref = ask(approvals, project, run)
+    assert ref == f"{project.name}:1"
+    assert registry.resolve(ref).state == "requested"
+    approval = approvals.approve(ref, "approver", "it is good", alias="champion")
+    assert (approval.state, approval.approved_by, approval.requested_by) == ("approved", "approver", "scientist")
+    version = registry.resolve(f"{project.name}@champion")
+    assert (version.ref, version.state, version.model_sha256) == (ref, "approved", run.model_sha256)
+    assert approvals.require(version).reason == "it is good"
+
+
+def test_asking_twice_gives_the_same_version(approvals, project, run) -> None:
+    assert ask(approvals, project, run) == ask(approvals, project, run)
+
+
+def test_approving_twice_keeps_the_first_reason(approvals, project, run) -> None:
+    ref = ask(approvals, project, run)
+    approvals.approve(ref, "first", "because")
+    assert approvals.approve(ref, "second", "me too").approved_by == "first"
+
+
+def test_every_objection_is_named_at_once(approvals, project, run) -> None:
+    blank = project.model_copy(update={"owner": "", "limitations": " "})
+    poor = replace(
+        run, status="FAILED", result={"val_auc": 0.5}, recorded={**run.recorded, "dirty": True, "changes": [" M a.py"]}
+    )
+    with pytest.raises(Refused) as caught:
+        ask(approvals, blank, poor)
+    for objection in (
+        "is FAILED",
+        "owner blank",
+        "limitations blank",
+        "val_auc: 0.5 is not at least",
+        "val_accuracy: None",
+        "M a.py",
+    ):
+        assert objection in str(caught.value)
+
+
+def test_uncommitted_code_is_accepted_only_on_request_and_stays_in_the_evidence(approvals, project, run) -> None:
+    dirty = replace(run, recorded={**run.recorded, "dirty": True})
+    with pytest.raises(Refused, match="--allow-dirty"):
+        ask(approvals, project, dirty)
+    ref = ask(approvals, project, dirty, allow_dirty=True)
+    assert approvals.get(ref).evidence["dirty"] is True
+
+
+def test_a_run_without_a_model_cannot_be_put_forward(approvals, project, run) -> None:
+    with pytest.raises(Refused, match="saved no model"):
+        ask(approvals, project, replace(run, recorded={**run.recorded, "model": None}))
+
+
+def test_an_approval_needs_a_reason(approvals, project, run) -> None:
+    ref = ask(approvals, project, run)
+    with pytest.raises(Refused, match="Say why"):
+        approvals.approve(ref, "approver", "  ")
+
+
+def test_what_is_not_approved_may_not_be_used(approvals, project, run, registry) -> None:
+    version = registry.resolve(ask(approvals, project, run))
+    with pytest.raises(Refused, match="has not been approved"):
+        approvals.require(version)
+
+
+def test_one_changed_byte_of_the_model_voids_the_approval(approvals, project, run, registry, home: Home) -> None:
+    ref = ask(approvals, project, run)
+    approvals.approve(ref, "approver", "good")
+    (home.files.model(run.model_sha256) / "mlflow" / "model.skops").write_bytes(b"Weights")
+    with pytest.raises(Refused, match=r"mlflow/model\.skops is not what was recorded"):
+        approvals.require(registry.resolve(ref))
+
+
+def test_changed_evidence_voids_the_approval(approvals, project, run, registry, db) -> None:
+    ref = ask(approvals, project, run)
+    approvals.approve(ref, "approver", "good")
+    db.approvals.update_one({"_id": ref}, {"$set": {"evidence.commit": "f" * 40}})
+    with pytest.raises(Refused, match="was changed after it was gathered"):
+        approvals.require(registry.resolve(ref))
+
+
+def test_a_version_that_the_registry_gives_another_model_is_refused(approvals, project, run, registry) -> None:
+    ref = ask(approvals, project, run)
+    approvals.approve(ref, "approver", "good")
+    registry.tag(project.name, 1, {"model_sha256": "0" * 64})
+    with pytest.raises(Refused, match="another model"):
+        approvals.require(registry.resolve(ref))
+
+
+def test_the_digest_of_evidence_survives_the_database(approvals, project, run, db) -> None:
+    ref = ask(approvals, project, run)
+    stored = db.approvals.find_one({"_id": ref})
+    assert evidence_sha256(stored["evidence"]) == stored["evidence_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("ref", "error"), [("tumor", Refused), ("tumor:x", Refused), ("nosuch:1", NotFound), ("nosuch@champion", NotFound)]
+)
+def test_a_reference_to_nothing_is_reported(registry: Registry, ref: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        registry.resolve(ref)
+
+
+def test_files_of_the_registry_stay_inside_the_store(approvals, project, run, registry, home: Home) -> None:
+    version = registry.resolve(ask(approvals, project, run))
+    assert Path(version.source).is_relative_to(home.artifacts)

@@ -1,0 +1,53 @@
+"""Settings and where they come from."""
+
+from pathlib import Path
+
+import pytest
+
+from modelyard.settings import SettingsError, read_settings
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "projects" / "deep").mkdir(parents=True)
+    (tmp_path / "projects" / "deep" / "project.toml").touch()
+    return tmp_path
+
+
+def test_flag_beats_environment_beats_file_beats_default(root: Path) -> None:
+    (root / "yard.toml").write_text("gateway_port = 1001\nconsole_port = 1002\nmongo_port = 1003\n")
+    env = {"YARD_GATEWAY_PORT": "2001", "YARD_CONSOLE_PORT": "2002"}
+    settings = read_settings(env, root, {"gateway_port": "3001"})
+    assert (settings.gateway_port, settings.console_port, settings.mongo_port) == (3001, 2002, 1003)
+    assert settings.mlflow_port == 7403
+    assert [settings.sources[n] for n in ("gateway_port", "console_port", "mongo_port", "mlflow_port")] == [
+        "--gateway-port", "YARD_CONSOLE_PORT", "yard.toml", "default",
+    ]  # fmt: skip
+
+
+def test_the_root_is_the_nearest_folder_above_with_projects(root: Path) -> None:
+    assert read_settings({}, root / "projects" / "deep").root == root
+    assert read_settings({}, root / "projects" / "deep").home == root / ".yard"
+
+
+def test_a_mongodb_of_ones_own_switches_the_embedded_one_off(root: Path) -> None:
+    assert read_settings({}, root).embedded_mongo
+    assert not read_settings({"YARD_MONGO_URL": "mongodb://db"}, root).embedded_mongo
+
+
+@pytest.mark.parametrize("value", ["x", "0", "65536", "", "7400.5"])
+def test_a_port_that_is_none_is_refused_with_its_source(root: Path, value: str) -> None:
+    with pytest.raises(SettingsError, match=r"gateway_port must be a port .* YARD_GATEWAY_PORT gives"):
+        read_settings({"YARD_GATEWAY_PORT": value}, root)
+
+
+def test_a_misspelt_name_is_refused_with_those_there_are(root: Path) -> None:
+    with pytest.raises(SettingsError, match=r"YARD_GATEWAY_PROT.*gateway_port"):
+        read_settings({"YARD_GATEWAY_PROT": "1"}, root)
+    (root / "yard.toml").write_text("gatewayport = 1\n")
+    with pytest.raises(SettingsError, match="gatewayport"):
+        read_settings({}, root)
+
+
+def test_what_the_runtime_is_told_inside_an_image_is_no_setting(root: Path) -> None:
+    assert read_settings({"YARD_AUDIT_DIR": "/a", "YARD_BENTO_SHA256": "b"}, root)
