@@ -115,7 +115,7 @@ def test_a_bento_whose_model_file_was_changed_does_not_even_start(road: Road, tm
     model.write_bytes(model.read_bytes() + b"\0")
     with (
         pytest.raises(BuildRefused, match="is not the file that was recorded"),
-        serve(copy, build.environment, tmp_path, 12),
+        serve(copy, build.environment, tmp_path, 25),
     ):
         pass
 
