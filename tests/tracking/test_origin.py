@@ -27,6 +27,20 @@ def test_a_commit_is_known_in_its_own_repository_only(tmp_path: Path) -> None:
     assert changed.changes == ("?? new.py",)
 
 
+def test_bytecode_that_python_writes_beside_the_code_is_no_change(tmp_path: Path) -> None:
+    # A fresh machine found this: where Python may write bytecode, importing train.py made every run dirty.
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "train.py").write_text("")
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    for folder in (tmp_path, tmp_path / "project"):
+        (folder / "__pycache__").mkdir()
+        (folder / "__pycache__" / "train.cpython-311.pyc").write_bytes(b"x")
+    assert git_state(tmp_path / "project").changes == ()
+    (tmp_path / "project" / "new.py").write_text("")
+    assert git_state(tmp_path / "project").changes == ("?? project/new.py",)
+
+
 def test_a_password_in_the_repositorys_address_is_not_recorded(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     identity = ["-c", "user.name=t", "-c", "user.email=t@t"]

@@ -34,7 +34,9 @@ def git_state(folder: Path) -> GitState | None:
         commit = _git(folder, "rev-parse", "HEAD").strip()
     except (subprocess.CalledProcessError, FileNotFoundError):
         return None
-    changes = tuple(_git(Path(root), "status", "--porcelain").splitlines())
+    # Importing train.py writes bytecode beside it: that is no change of the code.
+    everything_else = ["--", ".", ":(exclude,glob)**/__pycache__/**"]
+    changes = tuple(_git(Path(root), "status", "--porcelain", *everything_else).splitlines())
     return GitState(Path(root), _url(root), commit, changes, _git(Path(root), "diff", "HEAD") if changes else "")
 
 
