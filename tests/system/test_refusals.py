@@ -44,12 +44,6 @@ def _scale(model: Any) -> None:
     model.named_steps["standardscaler"].mean_ *= 1.000001
 
 
-def _swap_columns(model: Any) -> None:
-    names = model.feature_names_in_
-    names[[0, 1]] = names[[1, 0]]
-    model.named_steps["standardscaler"].mean_[[0, 1]] = model.named_steps["standardscaler"].mean_[[1, 0]]
-
-
 def _flip_classes(model: Any) -> None:
     model.named_steps["logisticregression"].coef_ *= -1
 

@@ -1,6 +1,5 @@
 """Build: from an approved version to a bento that passed its checks, step by step, remembered by digest."""
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from modelyard_build.served import serve
 from modelyard_serving.manifest import Column, Manifest
 from modelyard_serving.model_files import digest_of
 from modelyard_tracking.approval import Approval, Approvals
-from modelyard_tracking.digests import file_sha256
+from modelyard_tracking.digests import file_sha256, text_sha256
 from modelyard_tracking.project import Project
 from modelyard_tracking.registry import ModelVersion
 from modelyard_tracking.saving import Golden, read_schema
@@ -85,24 +84,16 @@ class Builder:
             raise Refused(_refusal(version.ref, findings))
         return Build(version.ref, bento, environment, report.to_dict(), report.sha256, inputs, cached=False)
 
-    def recorded(self, ref: str) -> Build:
-        """The last build of a version, whether its bento still is as it was or not.
-
-        Raises:
-            Refused: it was not built, or failed its checks.
-        """
-        document = self.db.builds.find_one({"ref": ref, "report.passed": True}, sort=[("built_at", -1)])
-        if document is None:
-            raise Refused(f"{ref} has no build that passed its checks.\nBuild it:  yard build {ref}")
-        return _build(document)
-
     def find(self, ref: str) -> Build:
         """The build of a version that passed, its bento verified.
 
         Raises:
             Refused: there is none, or its bento was changed since.
         """
-        build = self.recorded(ref)
+        document = self.db.builds.find_one({"ref": ref, "report.passed": True}, sort=[("built_at", -1)])
+        if document is None:
+            raise Refused(f"{ref} has no build that passed its checks.\nBuild it:  yard build {ref}")
+        build = _build(document)
         verify_bento(build.bento)
         return build
 
@@ -178,7 +169,7 @@ def _inputs_sha256(approval: Approval, lock: Path, wheel: Path, project: Project
         str(project.endpoint.tolerance),
         file_sha256(cases_file) if cases_file.is_file() else "no cases",
     ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return text_sha256("\n".join(parts).encode())
 
 
 def _manifest(version: ModelVersion, approval: Approval, model: Path) -> Manifest:

@@ -1,6 +1,5 @@
 """The report of a build: what was checked, on what, and what came of it. Itself part of the evidence."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import orjson
 
 from modelyard_build.checks.finding import Finding
+from modelyard_tracking.digests import text_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +34,4 @@ class Report:
 
 def report_sha256(report: Mapping[str, Any]) -> str:
     """The digest of a report, also of one read back from the database."""
-    return hashlib.sha256(orjson.dumps(report, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return text_sha256(orjson.dumps(report, option=orjson.OPT_SORT_KEYS))
