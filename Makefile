@@ -11,7 +11,7 @@ BIN := $(ROOT)/.venv/bin
 MEMBERS := yard build tracking serving
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-quick check format lock clean
+.PHONY: help setup demo test test-quick browser check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-zA-Z%_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -26,6 +26,14 @@ test: $(READY) ## all tests, on the real mongod, Envoy, Ray, MLflow and BentoML
 
 test-quick: $(READY) ## the tests that need no running stack, in seconds
 	@$(BIN)/pytest -m "not faults and not system"
+
+browser: ## a Chromium for the browser tests, by apt, unless there is one
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	  echo "installing Chromium"; \
+	  sudo=$$([ $$(id -u) = 0 ] || echo "sudo -n"); \
+	  { $$sudo apt-get update -qq && \
+	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || \
+	  { echo "Install it first:  sudo apt install chromium"; exit 1; }
 
 check: $(READY) ## lint, format, types, import contracts
 	@$(BIN)/ruff check .
@@ -46,7 +54,7 @@ faults-%: $(READY) ## the long fault tests of a part
 lock: | $(UV) ## lock again: the workspace's requirements.lock, then each project's
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  --custom-compile-command "make lock" --output-file requirements.lock $(if $(UPGRADE),--upgrade) \
-	  $(MEMBERS:%=%/pyproject.toml) --extra gateway --group pyproject.toml:dev \
+	  $(MEMBERS:%=%/pyproject.toml) --extra gateway --extra lab --group pyproject.toml:dev \
 	  --no-emit-package modelyard $(foreach m,build tracking serving,--no-emit-package modelyard-$(m))
 	@$(MAKE) --no-print-directory setup
 	@for file in projects/*/requirements.in; do $(BIN)/yard lock $$(basename $$(dirname $$file)); done

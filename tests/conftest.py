@@ -15,30 +15,42 @@ from pymongo import MongoClient
 from starlette.applications import Starlette
 
 from modelyard.mongod import mongod_process, wait_until_primary
+from modelyard.settings import embedded_mongo_url
 from modelyard_serving.local_stage import free_port
 from modelyard_tracking.store import Home
 
 
 @pytest.fixture(scope="session")
-def mongo_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def mongo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the session's mongod: its data, and the secrets that its users log in with."""
+    return tmp_path_factory.mktemp("mongod")
+
+
+@pytest.fixture(scope="session")
+def mongo_port(mongo_home: Path) -> Iterator[int]:
     """A real mongod, the embedded one, on a free port."""
     port = free_port()
-    process = mongod_process(tmp_path_factory.mktemp("mongod"), port)
+    process = mongod_process(mongo_home, port)
     with subprocess.Popen(process.command, env=os.environ | process.env, stdout=subprocess.DEVNULL) as running:
         try:
-            wait_until_primary(port)
+            wait_until_primary(mongo_home, port)
             yield port
         finally:
             running.terminate()
 
 
+@pytest.fixture(scope="session")
+def mongo_url(mongo_home: Path, mongo_port: int) -> str:
+    """Where the session's mongod is, with user and password."""
+    return embedded_mongo_url(mongo_home, mongo_port)
+
+
 @pytest.fixture
-def home(mongo_port: int, tmp_path: Path) -> Iterator[Home]:
+def home(mongo_url: str, tmp_path: Path) -> Iterator[Home]:
     """A fresh database and an empty artifact store."""
     name = f"test_{uuid.uuid4().hex}"
-    url = f"mongodb://127.0.0.1:{mongo_port}/?directConnection=true&w=majority&journal=true"
-    yield Home(url, name, tmp_path / "artifacts")
-    with MongoClient(url) as client:
+    yield Home(mongo_url, name, tmp_path / "artifacts", tmp_path / "spool")
+    with MongoClient(mongo_url) as client:
         client.drop_database(name)
 
 

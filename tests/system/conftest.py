@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Page, sync_playwright
 
 from modelyard.demo import holdout_rows
 from modelyard.settings import read_settings
@@ -23,6 +24,12 @@ from modelyard_tracking.sweep import SweepResult, run_sweep
 from places import PROJECTS
 
 UNITS = 300
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+# No sandbox inside the containers that tests run in; and nothing is asked of the network by itself.
+CHROMIUM_FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
 
 
 def commit_all(folder: Path) -> None:
@@ -35,7 +42,8 @@ def commit_all(folder: Path) -> None:
 
 
 def ports() -> dict[str, str]:
-    return {f"YARD_{name}_PORT": str(free_port()) for name in ("GATEWAY", "CONSOLE", "MONGO", "MLFLOW", "OMNIBOARD")}
+    names = ("GATEWAY", "CONSOLE", "MONGO", "MLFLOW", "OMNIBOARD", "JUPYTER")
+    return {f"YARD_{name}_PORT": str(free_port()) for name in names}
 
 
 @dataclass
@@ -65,6 +73,21 @@ class Road:
         done = self.command(*args, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """An empty page in this machine's Chromium. Not kept for longer: asyncio's loop runs as long as it is open."""
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up("there is no Chromium on PATH; install it:  make browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS), timeout=60_000)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(30_000)
+        yield page
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,18 @@ def test_mlflows_own_pages_show_the_versions(road: Road) -> None:
     road.yard.stack.processes.remove("mlflow")
 
 
+@pytest.mark.timeout(900)  # the first time, npm installs Omniboard
+def test_omniboard_and_jupyterlab_are_started_with_the_way_in_printed(road: Road) -> None:
+    done = road.command("up", "--omniboard", "--jupyter")
+    assert done.returncode == 0, done.stderr
+    settings = road.yard.settings
+    assert f"http://127.0.0.1:{settings.omniboard_port}  (user yard, password " in done.stdout
+    assert "runs cannot be changed or deleted" in done.stdout
+    assert f"http://127.0.0.1:{settings.jupyter_port}/lab?token=" in done.stdout
+    running = {process["name"] for process in road.json("status")["processes"] if process["state"] == "RUNNING"}
+    assert running >= {"omniboard", "jupyter"}
+
+
 def test_a_stopped_stack_comes_back_with_everything_that_was_deployed(road: Road) -> None:
     row = road.yard.db.predictions.find_one({"status": 200})["inputs"][0]
     road.yard.close()

@@ -1,6 +1,7 @@
 """A run on a real MongoDB, in Sacred's own schema."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 
 from modelyard_serving.local_stage import free_port
 from modelyard_serving.runtime.model import TRUSTED_TYPES
-from modelyard_tracking.errors import Refused, Unavailable
+from modelyard_tracking.digests import text_sha256
+from modelyard_tracking.errors import Refused
 from modelyard_tracking.experiment import Experiment, load_experiment
 from modelyard_tracking.runs import Run, RunStore
 from modelyard_tracking.store import Home
@@ -79,7 +81,9 @@ def test_code_that_was_changed_after_its_commit_is_recorded_with_its_diff(experi
     run = _run(experiment, db)
     assert run.recorded["dirty"] is True
     assert run.recorded["changes"] == [" M projects/tumor/train.py"]
-    assert "+# changed" in run.recorded["diff"]
+    patch = RunStore(db).artifact(run, "changes.patch")
+    assert b"+# changed" in patch
+    assert text_sha256(patch) == run.recorded["patch_sha256"]
 
 
 def test_run_numbers_are_small_and_rise(experiment: Experiment, db) -> None:
@@ -109,28 +113,33 @@ def test_an_environment_that_is_not_the_locked_one_is_refused_before_training(ex
     assert db.runs.count_documents({}) == 0
 
 
-def test_without_a_database_nothing_is_trained_and_the_remedy_is_said(experiment: Experiment, tmp_path: Path) -> None:
-    experiment._home = lambda: Home("mongodb://127.0.0.1:1/", "db", tmp_path)
-    with pytest.raises(Unavailable, match="yard up"):
-        experiment.run()
-
-
 @pytest.fixture
-def plainly(project: Path, mongo_port: int):
+def plainly(project: Path, mongo_url: str):
     """Run `python train.py ARGS` in the project, with a database or without."""
 
     def run(*args: str, database: bool = True) -> "subprocess.CompletedProcess[str]":
-        env = {**os.environ, "YARD_MONGO_PORT": str(mongo_port if database else free_port())}
+        nowhere = f"mongodb://127.0.0.1:{free_port()}/"
+        env = {**os.environ, "YARD_MONGO_URL": mongo_url if database else nowhere}
         command = [sys.executable, "train.py", *args]
         return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=120, check=False)
 
     return run
 
 
-def test_a_plain_script_without_a_database_says_the_remedy_and_no_traceback(plainly) -> None:
+def test_a_plain_script_without_a_database_trains_and_says_where_the_run_is_kept(plainly) -> None:
     done = plainly(database=False)
+    assert done.returncode == 0, done.stderr
+    assert "val_auc" in done.stdout
+    assert "yard runs push" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plain_script_in_another_environment_than_the_locked_one_says_so_in_a_sentence(plainly, project) -> None:
+    lock = project / "requirements.lock"
+    lock.write_text(re.sub(r"(?m)^pandas==\S+", "pandas==0.1", lock.read_text()))
+    done = plainly()
     assert done.returncode == 1
-    assert "Start it:  yard up" in done.stderr
+    assert "pandas: the lock has 0.1" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -27,7 +27,7 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """Run `yard ARGS` in a folder with the example project; nothing is started."""
     shutil.copytree(PROJECTS, tmp_path / "projects")
     monkeypatch.chdir(tmp_path)
-    for name in ("GATEWAY", "CONSOLE", "MONGO", "MLFLOW", "OMNIBOARD"):
+    for name in ("GATEWAY", "CONSOLE", "MONGO", "MLFLOW", "OMNIBOARD", "JUPYTER"):
         monkeypatch.setenv(f"YARD_{name}_PORT", str(free_port()))
 
     def run(*args: str) -> Said:
@@ -60,11 +60,18 @@ def test_a_project_without_a_lock_is_told_how_to_make_one(yard, tmp_path: Path) 
         assert "yard lock tumor" in said.err
 
 
-@pytest.mark.parametrize("command", [["runs"], ["show", "1"], ["request", "1"], ["keys", "list"], ["train", "tumor"]])
+@pytest.mark.parametrize("command", [["runs"], ["show", "1"], ["request", "1"], ["keys", "list"]])
 def test_without_a_database_the_remedy_is_said_within_seconds(yard, command: list[str]) -> None:
     said = yard(*command)
     assert said.code == errors.UNAVAILABLE
     assert "Start it:  yard up" in said.err
+
+
+def test_training_without_a_database_says_where_the_run_is_kept(yard) -> None:
+    said = yard("train", "tumor")
+    assert said.code == errors.UNAVAILABLE
+    assert "The run is COMPLETED, but not in MongoDB" in said.err
+    assert "yard up && yard runs push" in said.err
 
 
 def test_an_unknown_model_is_reported(yard) -> None:
@@ -161,13 +168,25 @@ def test_config_gives_every_value_and_its_source(yard) -> None:
     assert values["mongo_port"]["source"] == "YARD_MONGO_PORT"
 
 
+def test_config_tells_a_password_only_when_asked_to(yard, monkeypatch) -> None:
+    monkeypatch.setenv("YARD_MONGO_URL", "mongodb://me:s3cret@host/?authSource=admin")
+    monkeypatch.setenv("YARD_REGISTRY_URI", "postgresql://me:s3cret@host/mlflow")
+    for args in (["config"], ["config", "--json"]):
+        said = yard(*args)
+        assert "s3cret" not in said.out + said.err
+        assert "mongodb://me:...@host/?authSource=admin" in said.out
+        assert yard(*args, "--secrets").out.count("s3cret") == 2
+
+
 def test_doctor_finds_this_machine_well_and_an_unlocked_project_not(yard, tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
     subprocess.run(["git", *identity, "commit", "-qm", "x", "--allow-empty"], cwd=tmp_path, check=True)
     said = yard("doctor", "--json")
     assert said.code == 0, said.out
-    assert {part["part"] for part in json.loads(said.out)} >= {"mongod", "envoy", "disk", "ray", "bentoml", "git"}
+    assert {part["part"] for part in json.loads(said.out)} >= {
+        "mongod", "envoy", "disk", "ray", "bentoml", "git", "node", "jupyterlab",
+    }  # fmt: skip
     (tmp_path / "projects" / "tumor" / "requirements.lock").unlink()
     said = yard("doctor")
     assert said.code == errors.UNAVAILABLE

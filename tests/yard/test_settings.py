@@ -1,10 +1,12 @@
 """Settings and where they come from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from modelyard.settings import SettingsError, read_settings
+from modelyard.settings import SettingsError, mongo_password_file, read_settings
+from modelyard_tracking.recording.redaction import masked
 
 
 @pytest.fixture
@@ -33,6 +35,37 @@ def test_the_root_is_the_nearest_folder_above_with_projects(root: Path) -> None:
 def test_a_mongodb_of_ones_own_switches_the_embedded_one_off(root: Path) -> None:
     assert read_settings({}, root).embedded_mongo
     assert not read_settings({"YARD_MONGO_URL": "mongodb://db"}, root).embedded_mongo
+
+
+def test_the_embedded_mongodbs_password_is_found_as_soon_as_there_is_one(root: Path) -> None:
+    settings = read_settings({}, root)
+    assert settings.mongo_url.startswith("mongodb://127.0.0.1:7402/")
+    file = mongo_password_file(settings.home)
+    assert not file.parent.exists()  # reading settings makes nothing
+    file.parent.mkdir(parents=True)
+    file.write_text("s3cret")
+    assert settings.mongo_url.startswith("mongodb://yard:s3cret@127.0.0.1:7402/?authSource=admin&")
+    assert "s3cret" not in repr(settings)
+
+
+def test_settings_travel_by_environment(root: Path, tmp_path: Path) -> None:
+    for env in ({}, {"YARD_MONGO_URL": "mongodb://db", "YARD_DATABASE": "other", "YARD_GATEWAY_PORT": "81"}):
+        settings = read_settings(env, root)
+        elsewhere = read_settings(settings.environment, tmp_path / "elsewhere")
+        assert replace(elsewhere, root=settings.root, sources={}) == replace(settings, sources={})
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("mongodb://me:pa:ss@w@host:1,b:2/db?x=y@z", "mongodb://me:...@z"),
+        ("mongodb://me:p@host/db", "mongodb://me:...@host/db"),
+        ("mongodb://host:27017/db", "mongodb://host:27017/db"),
+        ("/a/folder", "/a/folder"),
+    ],
+)
+def test_a_password_is_masked_rather_too_widely_than_not(value: str, shown: str) -> None:
+    assert masked(value) == shown
 
 
 @pytest.mark.parametrize("value", ["x", "0", "65536", "", "7400.5"])

@@ -1,10 +1,12 @@
-"""The environment a bento is served in: made from the run's own lock, by hash, and kept by digest."""
+"""Environments made from a run's own lock, by hash, and kept by digest: for serving a bento, and for training again."""
 
 import fcntl
 import hashlib
 import json
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -45,21 +47,51 @@ def make_environment(lock: Path, wheel: Path, python: str, root: Path) -> Path:
         Refused: the lock lacks something that the runtime needs.
         Unavailable: a package or the interpreter could not be had.
     """
+
+    def finish(folder: Path) -> None:
+        _uv("pip", "install", *_into(folder), "--no-deps", str(wheel))
+        _check_complete(folder, lock)
+
     name = hashlib.sha256(lock.read_bytes() + wheel.read_bytes() + python.encode()).hexdigest()[:16]
-    folder = root / name
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / f"{name}.lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # two builds at once make it once
+    return _made_once(root / name, lock, python, finish)
+
+
+def make_training_environment(lock: Path, root: Path) -> Path:
+    """The environment of `lock` with Modelyard and Sacred as they are installed here; gives its Python.
+
+    What is installed here comes last on the path, so that of each package the locked version is the one in use.
+
+    Raises:
+        Unavailable: a package could not be had.
+    """
+    here = sysconfig.get_path("purelib")
+
+    def finish(folder: Path) -> None:
+        [packages] = folder.glob("lib/python*/site-packages")
+        # `addsitedir` and not the bare path: Modelyard itself may be installed through a .pth file over there.
+        (packages / "zz_modelyard.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+
+    name = hashlib.sha256(lock.read_bytes() + f"{here}\0{sys.version}".encode()).hexdigest()[:16]
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return _made_once(root / f"training-{name}", lock, python, finish) / "bin" / "python"
+
+
+def _made_once(folder: Path, lock: Path, python: str, finish: Callable[[Path], None]) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)  # two at once make it once
         complete = folder / "complete"
         if not complete.exists():
             interpreter = sys.executable if f"{sys.version_info[0]}.{sys.version_info[1]}" == python else python
             _uv("venv", "--clear", "--quiet", "--python", interpreter, str(folder))
-            into = ["--python", str(folder / "bin" / "python"), "--compile-bytecode", "--quiet"]
-            _uv("pip", "install", *into, "--require-hashes", "--requirements", str(lock))
-            _uv("pip", "install", *into, "--no-deps", str(wheel))
-            _check_complete(folder, lock)
+            _uv("pip", "install", *_into(folder), "--require-hashes", "--requirements", str(lock))
+            finish(folder)
             complete.touch()
     return folder
+
+
+def _into(folder: Path) -> list[str]:
+    return ["--python", str(folder / "bin" / "python"), "--compile-bytecode", "--quiet"]
 
 
 def _check_complete(folder: Path, lock: Path) -> None:

@@ -117,6 +117,14 @@ def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+def kept_secret(path: Path, n_bytes: int = 32) -> str:
+    """The secret in `path`, in hexadecimal; made on first use."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_secret(path, secrets.token_hex(n_bytes).encode())
+    return path.read_text().strip()
+
+
 def write_secret(path: Path, content: bytes) -> None:
     """Write a file that only its owner reads; one that is already there is kept (two starters, one secret)."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")

@@ -28,11 +28,14 @@ from modelyard_serving.errors import NotFound, Refused, Unavailable
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A program to keep alive. Its output goes to `logs/NAME.log`."""
+    """A program to keep alive. Its output goes to `logs/NAME.log`.
+
+    Secrets belong in `env`: everybody on the machine can read a command line.
+    """
 
     name: str
     command: Sequence[str]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     priority: int = 100  # started in rising order, stopped in falling order
     stop_wait_s: int = 10
 
@@ -228,6 +231,8 @@ def _write_ini(path: Path, sections: Mapping[str, Mapping[str, str]]) -> None:
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     for name, values in sections.items():
         parser[name] = {key: value for key, value in values.items() if value}
+    path.touch()
+    path.chmod(0o600)  # before anything is in it: a program's environment may hold secrets
     with path.open("w") as file:
         parser.write(file)
 

@@ -7,17 +7,21 @@ length, or a mark where it is missing. The index does not count; the order of co
 
 import hashlib
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from modelyard_tracking.errors import Refused
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INDEX = "SHA256SUMS"
 
 
-def frame_sha256(frame: pd.DataFrame) -> str:
+def frame_sha256(frame: "pd.DataFrame") -> str:
     """The digest of a data frame, as defined at the top of this module."""
+    import numpy as np
+    import pandas as pd
+
     digest = hashlib.sha256()
     for name, column in frame.items():
         header = f"{name}\0{column.dtype}\0{len(column)}\0".encode()

@@ -2,23 +2,31 @@
 
 Sacred's habits stay: `@ex.config`, `with lr=0.1`, named configs, `_run.log_scalar`, plain `python train.py`.
 What we add lies in the run's `info.modelyard`, so that Omniboard and other readers of Sacred's schema are
-not surprised.
+not surprised. A run is written to the spool first; MongoDB may be away for a while, or for all of it.
 """
 
 import importlib.util
 import inspect
+import logging
 import sys
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pymongo.errors import PyMongoError
 
 from modelyard_tracking import origin
-from modelyard_tracking.errors import Refused, TrackingError
+from modelyard_tracking.digests import text_sha256
+from modelyard_tracking.errors import Refused, TrackingError, Unavailable
 from modelyard_tracking.project import LOCK
+from modelyard_tracking.recording.capture import captured, default_mode
+from modelyard_tracking.recording.spool import RunFolder, Spool
+from modelyard_tracking.recording.upload import RunUpload, prepare
+from modelyard_tracking.recording.uploader import ensure_uploader
 from modelyard_tracking.saving import write_model
 from modelyard_tracking.store import Home
 
@@ -26,8 +34,15 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # sacred 0.8.7 imports pkg_resources, which warns of its end
     import sacred
     from sacred.dependencies import Source, gather_sources_and_dependencies, get_sources_from_local_dir
-    from sacred.observers import MongoObserver
     from sacred.run import Run
+
+    from modelyard_tracking.recording.observer import SpoolObserver, sigterm_interrupts
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 2.0  # how often `info` and `result` are looked at; points and output do not wait for it
+_SACREDS_BEAT_S = sacred.SETTINGS.DEFAULT_BEAT_INTERVAL
+PATIENCE_S = 6.0  # how long a run that is over waits for its upload while nothing of it arrives
 
 
 class Experiment(sacred.Experiment):  # type: ignore[misc]
@@ -54,15 +69,20 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
                 # Sacred overlooks modules that are imported late, or named like one of its black list ("data").
                 self.sources |= get_sources_from_local_dir(caller, self.base_dir, False)
         self._at_terminal = False
+        self._observer: SpoolObserver | None = None
+        self._captured = ExitStack()
+        self._capture_mode = "no"
         self._home = home
         self._trusted_types = trusted_types
 
     def run(self, *args: Any, info: dict[str, Any] | None = None, **kwargs: Any) -> Run:
-        """Run as Sacred does, observed by MongoDB.
+        """Run as Sacred does, recorded in the spool and from there in MongoDB.
+
+        The run's `_id` is its number; where MongoDB did not answer, it is its name in the spool, a text.
 
         Raises:
-            Unavailable: MongoDB does not answer; said before any training is done.
-            Refused: the project has no lock, or the environment is not the locked one.
+            Refused: the environment is not the project's locked one, the configuration is too large to be stored, or
+                there is no room for the spool; said before any training is done.
         """
         command = args[0] if args else kwargs.get("command_name")
         if command and getattr(self.commands.get(command), "unobserved", False):
@@ -83,27 +103,98 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
 
     def _observed_run(self, *args: Any, info: dict[str, Any] | None, **kwargs: Any) -> Run:
         home = self._home()
-        with home.connected() as db, _neighbours(Path(self.base_dir)):
+        with _neighbours(Path(self.base_dir)), sigterm_interrupts():
             state = origin.git_state(Path(self.base_dir))
             self._tell_sources(state)
-            recorded = {"modelyard": {**self._origin(home, state), "datasets": {}, "model": None}}
-            failures = str(home.artifacts / "sacred-failures")
-            observer = MongoObserver(client=db.client, db_name=home.database, failure_dir=failures)
-            self.observers.append(observer)
+            recorded = {**(info or {})}
+            ours = {**self._origin(home, state), "datasets": {}, "model": None}
+            recorded["modelyard"] = ours | recorded.get("modelyard", {})
+            folder = Spool(home.spool).new()
+            self._capture_mode = "no"
+            patch = state.patch if state else b""
+            self._observer = SpoolObserver(folder, recorded, patch, self._begin, self._keep_uploading)
+            self.observers.append(self._observer)
             try:
-                return super().run(*args, info={**recorded, **(info or {})}, **kwargs)
+                return super().run(*args, info=recorded, **kwargs)
             finally:
-                self.observers.remove(observer)
+                self._captured.close()
+                self.observers.remove(self._observer)
+                self._observer.close()
+                self._observer = None
+                if folder.exists:
+                    self._deliver(folder)
 
-    def dataset(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
-        """Record that this run used `frame`, by digest, and keep a copy; gives the frame back."""
+    def _create_run(self, *args: Any, **kwargs: Any) -> Run:
+        run = super()._create_run(*args, **kwargs)
+        if self._observer is not None and not run.unobserved:
+            self._observer.attach(run)
+            if run.beat_interval == _SACREDS_BEAT_S:
+                run.beat_interval = BEAT_S
+            run.capture_mode = run.capture_mode or default_mode()
+            if run.captured_out_filter is None:  # where there is a filter, Sacred captures and the filter decides
+                self._capture_mode, run.capture_mode = run.capture_mode, "no"
+        return run
+
+    def _begin(self, folder: RunFolder) -> int | None:
+        """The run has started: capture what it prints, and have it numbered by MongoDB, if that answers."""
+        self._captured.enter_context(captured(self._capture_mode, folder.output))
+        home = self._home()
+        run_id = None
+        try:
+            with home.connected() as db, folder.uploading() as mine:
+                prepare(db)
+                run_id = RunUpload(folder, db).begin() if mine else None
+        except (Unavailable, PyMongoError) as error:
+            log.warning(
+                "%s\nTraining goes on; the run is kept in %s. Bring it up later:  yard runs push",
+                str(error).partition("\n")[0],
+                folder.path,
+            )
+        ensure_uploader(home)
+        return run_id
+
+    def _keep_uploading(self) -> None:
+        ensure_uploader(self._home())  # asked anew: the password of a MongoDB may have been made or changed since
+
+    def _deliver(self, folder: RunFolder) -> None:
+        """Wait until the run that is over has arrived in MongoDB, as long as something of it does."""
+        moved_at = ensured_at = time.monotonic()
+        progress = folder.progressed_at()
+        self._keep_uploading()
+        while folder.exists:
+            if time.monotonic() - ensured_at > 1:
+                self._keep_uploading()
+                ensured_at = time.monotonic()
+            if folder.progressed_at() != progress:
+                moved_at, progress = time.monotonic(), folder.progressed_at()
+            if time.monotonic() - moved_at > PATIENCE_S:
+                log.warning("The run is not in MongoDB yet. It is kept in %s.\nBring it up:  yard runs push", folder)
+                return
+            time.sleep(0.01)
+        run = self.current_run
+        if run is not None and not isinstance(run._id, int):
+            with suppress(TrackingError, PyMongoError), self._home().connected() as db:
+                found = db.runs.find_one({"info.modelyard.uuid": folder.uuid}, {"_id": 1})
+                run._id = found["_id"] if found else run._id
+
+    def dataset(self, name: str, data: pd.DataFrame | Path | str) -> Any:
+        """Record that this run used `data`, by digest, and keep a copy; gives `data` back.
+
+        Args:
+            data: a DataFrame (see `digests` for what its digest covers), or the path of a file (the sha256 of its
+                bytes; a copy is kept up to `store.MAX_KEPT_BYTES`).
+        """
         run = self._running("dataset")
-        run.info["modelyard"]["datasets"][name] = {
-            "sha256": self._home().files.keep_frame(frame),
-            "rows": len(frame),
-            "columns": len(frame.columns),
-        }
-        return frame
+        files = self._home().files
+        if isinstance(data, pd.DataFrame):
+            facts = {"sha256": files.keep_frame(data), "rows": len(data), "columns": len(data.columns)}
+        else:
+            path = Path(data)
+            if not path.is_file():
+                raise Refused(f"dataset({name!r}): {path} is not a file. Give a DataFrame, or the path of one file.")
+            facts = {"sha256": files.keep_file(path), "bytes": path.stat().st_size, "path": str(path.resolve())}
+        run.info["modelyard"]["datasets"][name] = facts
+        return data
 
     def save_model(self, model: Any, *, examples: pd.DataFrame) -> str:
         """Store `model` with golden rows taken from `examples`, bind it to this run, and give its sha256.
@@ -143,7 +234,8 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
             "commit": state.commit if state else None,
             "dirty": state.dirty if state else True,
             "changes": list(state.changes[:50]) if state else ["not in a git repository with a commit"],
-            "diff": state.diff[:1_000_000] if state else "",
+            "patch_sha256": text_sha256(state.patch) if state and state.patch else None,
+            "left_out": list(state.left_out[:50]) if state else [],
             "folder": str(folder.relative_to(state.root)) if state else str(folder),
             "lock_sha256": home.files.keep_lock(lock) if lock.is_file() else None,
             "python": origin.python_version(),
@@ -167,20 +259,20 @@ def _neighbours(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def load_experiment(project_folder: Path) -> Experiment:
-    """The experiment that a project's train.py defines, in a fresh module.
+def load_experiment(project_folder: Path, name: str = "train.py") -> Experiment:
+    """The experiment that a file of a project defines, in a fresh module.
 
     Raises:
-        Refused: there is no train.py, or it defines no Modelyard experiment.
+        Refused: there is no such file, or it defines no Modelyard experiment.
     """
-    file = project_folder / "train.py"
-    spec = importlib.util.spec_from_file_location("train", file)
+    file = project_folder / name
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     if not file.is_file() or spec is None or spec.loader is None:
         raise Refused(f"{file} is missing: it is where the project's experiment is defined.")
     for neighbour in project_folder.glob("*.py"):
         sys.modules.pop(neighbour.stem, None)  # another project's, or an older state of this one's
     module = importlib.util.module_from_spec(spec)
-    sys.modules["train"] = module
+    sys.modules[file.stem] = module
     with _neighbours(project_folder):
         spec.loader.exec_module(module)
     found = [value for value in vars(module).values() if isinstance(value, Experiment)]

@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
-import pandas as pd
 
 from modelyard_tracking.errors import Refused
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DTYPES = {"f": "float64", "i": "int64", "u": "int64", "b": "bool"}
 METHODS = ("predict", "predict_proba")
@@ -38,7 +39,7 @@ class Golden:
         return cls(**orjson.loads((folder / "golden.json").read_bytes()))
 
 
-def write_model(folder: Path, model: Any, examples: pd.DataFrame, trusted_types: Collection[str]) -> dict[str, Any]:
+def write_model(folder: Path, model: Any, examples: "pd.DataFrame", trusted_types: Collection[str]) -> dict[str, Any]:
     """Write `model` into `folder` and give its schema.
 
     Args:
@@ -48,6 +49,8 @@ def write_model(folder: Path, model: Any, examples: pd.DataFrame, trusted_types:
     Raises:
         Refused: the model or the examples cannot be served as they are; the text says what to change.
     """
+    import numpy as np
+
     schema = _schema(model, examples)
     _write_mlflow(folder / "mlflow", model, examples, trusted_types)
     answers = {method: np.asarray(getattr(model, method)(examples)).tolist() for method in schema["methods"]}
@@ -62,7 +65,10 @@ def read_schema(folder: Path) -> dict[str, Any]:
     return schema
 
 
-def _schema(model: Any, examples: pd.DataFrame) -> dict[str, Any]:
+def _schema(model: Any, examples: "pd.DataFrame") -> dict[str, Any]:
+    import numpy as np
+    import pandas as pd
+
     if not isinstance(examples, pd.DataFrame) or examples.empty:
         raise Refused("save_model wants examples=, a DataFrame of at least one raw row with named columns.")
     inputs, faults = [], []
@@ -88,7 +94,7 @@ def _schema(model: Any, examples: pd.DataFrame) -> dict[str, Any]:
     return {"inputs": inputs, "methods": methods, "classes": classes}
 
 
-def _write_mlflow(folder: Path, model: Any, examples: pd.DataFrame, trusted_types: Collection[str]) -> None:
+def _write_mlflow(folder: Path, model: Any, examples: "pd.DataFrame", trusted_types: Collection[str]) -> None:
     import skops.io
 
     untrusted = sorted(set(skops.io.get_untrusted_types(data=skops.io.dumps(model))) - set(trusted_types))

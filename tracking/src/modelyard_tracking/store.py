@@ -4,26 +4,38 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
-from modelyard_tracking.digests import check_folder, file_sha256, frame_sha256, write_index
+from modelyard_tracking.digests import check_folder, file_sha256, frame_sha256, text_sha256, write_index
 from modelyard_tracking.errors import NotFound, Refused, Unavailable
+from modelyard_tracking.recording.redaction import masked
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_KEPT_BYTES = 2**30  # of one file of data; a larger one is recorded by its digest and its path
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
     """The addresses a run needs; small and picklable, so that it travels to Ray's workers."""
 
-    mongo_url: str
+    mongo_url: str = field(repr=False)  # may hold a password
     database: str
     artifacts: Path
+    spool_root: Path  # on this machine; runs are written here first
+
+    @property
+    def spool(self) -> Path:
+        """Where runs wait that go to this database: each has a place of its own, so that none goes to another."""
+        address = self.mongo_url.rpartition("@")[2]  # a new password is no new database
+        return self.spool_root / f"{self.database}-{text_sha256(address.encode())[:8]}"
 
     def connect(self) -> "Database[dict[str, Any]]":
         """The database.
@@ -36,10 +48,17 @@ class Home:
         )
         try:
             client.admin.command("ping")
+        except OperationFailure as error:
+            client.close()
+            why = (error.details or {}).get("errmsg", error)
+            raise Unavailable(
+                f"MongoDB at {masked(self.mongo_url)} refuses the login: {why}\n"
+                f"Which address is used, and where it comes from:  yard config"
+            ) from error
         except PyMongoError as error:
             client.close()
             raise Unavailable(
-                f"MongoDB at {_without_password(self.mongo_url)} does not answer.\n"
+                f"MongoDB at {masked(self.mongo_url)} does not answer.\n"
                 f"Start it:  yard up      Look closer:  yard doctor"
             ) from error
         return client[self.database]
@@ -90,10 +109,10 @@ class ArtifactStore:
     def model(self, digest: str) -> Path:
         return self.root / "models" / digest
 
-    def keep_frame(self, frame: pd.DataFrame) -> str:
+    def keep_frame(self, frame: "pd.DataFrame") -> str:
         """Store a data frame as parquet under its digest; gives the digest."""
         digest = frame_sha256(frame)
-        target = self._frame(digest)
+        target = self.frame_file(digest)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_suffix(f".{secrets.token_hex(4)}")
@@ -101,14 +120,16 @@ class ArtifactStore:
             temporary.replace(target)
         return digest
 
-    def frame(self, digest: str) -> pd.DataFrame:
+    def frame(self, digest: str) -> "pd.DataFrame":
         """The data frame with this digest, checked.
 
         Raises:
             NotFound: it was not stored, or is gone.
             Refused: the file holds other data.
         """
-        path = self._frame(digest)
+        import pandas as pd
+
+        path = self.frame_file(digest)
         if not path.is_file():
             raise NotFound(f"The data set {digest[:12]} is not in {path.parent}.")
         try:
@@ -133,10 +154,19 @@ class ArtifactStore:
     def lock(self, digest: str) -> Path:
         return self.root / "locks" / f"{digest}.lock"
 
-    def _frame(self, digest: str) -> Path:
+    def keep_file(self, path: Path) -> str:
+        """The sha256 of a file of data; a copy is stored under it, unless the file is very large."""
+        digest = file_sha256(path)
+        target = self.data_file(digest)
+        if not target.exists() and path.stat().st_size <= MAX_KEPT_BYTES:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_suffix(f".{secrets.token_hex(4)}")
+            shutil.copyfile(path, temporary)
+            temporary.replace(target)
+        return digest
+
+    def data_file(self, digest: str) -> Path:
+        return self.root / "data" / f"{digest}.file"
+
+    def frame_file(self, digest: str) -> Path:
         return self.root / "data" / f"{digest}.parquet"
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

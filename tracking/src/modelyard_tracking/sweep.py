@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from pymongo.database import Database
 from modelyard_tracking.errors import Refused, TrackingError
 from modelyard_tracking.experiment import load_experiment
 from modelyard_tracking.project import Project
+from modelyard_tracking.recording.spool import Spool
 from modelyard_tracking.runs import Run, RunStore
 from modelyard_tracking.store import Home
 
@@ -56,6 +58,7 @@ def run_sweep(
     space = load_space(project)
     trials = trials or project.sweep.trials
     with home.connected() as db:
+        started_at = datetime.now(UTC)
         sweep_id = _begin(db, project, space, seed, trials)
         state = "FAILED"
         try:
@@ -66,7 +69,7 @@ def run_sweep(
             state = "INTERRUPTED"
             raise
         finally:
-            runs, best = _end(db, project, sweep_id, state)
+            runs, best = _end(db, project, home, sweep_id, state, started_at)
     if best is None:
         trace = next((run.fail_trace for run in runs if run.fail_trace), "").strip().splitlines()
         raise Refused(
@@ -114,13 +117,17 @@ def _begin(db: "Database[dict[str, Any]]", project: Project, space: dict[str, An
 
 
 def _end(
-    db: "Database[dict[str, Any]]", project: Project, sweep_id: int, state: str
+    db: "Database[dict[str, Any]]", project: Project, home: Home, sweep_id: int, state: str, started_at: datetime
 ) -> tuple[tuple[Run, ...], Run | None]:
     """Write down how the sweep ended; gives its runs and the best of them."""
     now = datetime.now(UTC)
-    # Whatever still runs was ended with Ray's workers just now.
-    cut_off = {"info.sweep.id": sweep_id, "status": "RUNNING"}
-    db.runs.update_many(cut_off, {"$set": {"status": "INTERRUPTED", "stop_time": now}})
+    # Trials that were ended with Ray's workers just now: the uploader brings what they had written, and says DIED.
+    deadline = time.monotonic() + 10
+    while any(not folder.is_live() for folder in Spool(home.spool).runs(started_at)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    cut_off = {"info.sweep.id": sweep_id, "status": {"$in": ["RUNNING", "DIED"]}}
+    if state == "INTERRUPTED":
+        db.runs.update_many(cut_off, {"$set": {"status": "INTERRUPTED"}})
     runs = tuple(RunStore(db).of_sweep(sweep_id))
     best = _best(project, runs)
     said = {"state": state, "stopped_at": now, "best_run": best.id if best else None}

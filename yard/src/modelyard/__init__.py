@@ -1,20 +1,24 @@
 """Modelyard: from a notebook to an A/B-tested endpoint, every prediction traceable.
 
-    from modelyard import Experiment        # in train.py
-    modelyard.open().runs("tumor")          # in a notebook
-    modelyard.Client(url, key)              # as a caller
+    from modelyard import Experiment                    # in train.py
+    modelyard.runs("tumor").table()                     # in a notebook: a DataFrame
+    modelyard.run(7).plot("val_auc")                    # a curve
+    modelyard.compare(7, 9)                             # what differs
+    modelyard.Client(url, key)                          # as a caller
 
 Everything is imported where it is used: `import modelyard` costs nothing.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelyard.notebook import ComparisonView, RunList, RunView
     from modelyard.yard import Yard
     from modelyard_serving.client import Client
     from modelyard_tracking.experiment import Experiment as _Experiment
 
-__all__ = ["Client", "Experiment", "open"]
+__all__ = ["Client", "Experiment", "compare", "open", "run", "runs"]
 
 
 def Experiment(name: str) -> "_Experiment":
@@ -32,6 +36,51 @@ def open() -> "Yard":
     from modelyard.yard import Yard
 
     return Yard(read_settings())
+
+
+def runs(
+    project: str | None = None,
+    *,
+    where: Sequence[str] = (),
+    sort: str | None = None,
+    ascending: bool | None = None,
+    limit: int = 1000,
+) -> "RunList":
+    """Runs, the newest first: `modelyard.runs("tumor", where=["val_auc>0.9"], sort="val_auc").table()`."""
+    from modelyard.notebook import RunList
+
+    yard = _opened()
+    found = yard.runs(project, limit, where=where, sort=sort, ascending=ascending)
+    return RunList(found, yard.run_store)
+
+
+def run(number: int) -> "RunView":
+    """One run, by its number."""
+    from modelyard.notebook import RunView
+
+    yard = _opened()
+    return RunView(yard.run_store.get(number), yard.run_store)
+
+
+def compare(*numbers: int) -> "ComparisonView":
+    """Runs side by side: configuration, numbers, code, environment, data."""
+    from modelyard.notebook import ComparisonView
+
+    return ComparisonView(_opened().compare(*numbers))
+
+
+_yards: dict[Any, "Yard"] = {}  # by settings: a notebook's cells share one connection
+
+
+def _opened() -> "Yard":
+    from modelyard.settings import read_settings
+    from modelyard.yard import Yard
+
+    settings = read_settings()
+    key = str(settings)
+    if key not in _yards:
+        _yards[key] = Yard(settings)
+    return _yards[key]
 
 
 def __getattr__(name: str) -> Any:

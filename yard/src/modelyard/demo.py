@@ -53,7 +53,7 @@ def _demo(yard: Yard, units: int, console: Console, out: Console, stays: bool) -
     what = f"sweep: {project.sweep.trials} trials with Ray Tune and hyperopt, each a run"
     with _step(console, what), sweep_progress(console, project, None) as on_trial:
         swept = run_sweep(project, yard.settings.tracking_home, on_trial=on_trial)
-    console.print(tables.runs_table(swept.trials, project.metric.name))
+    console.print(tables.runs_table(swept.trials, (project.metric.name,)))
     dirty = any(run.recorded["dirty"] for run in (plain, swept.best))
     if dirty:
         console.print("[yellow]The code is not committed: the evidence and the trace will say so.[/]")

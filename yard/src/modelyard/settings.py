@@ -25,12 +25,16 @@ KNOWN: tuple[tuple[str, str | int | None, str], ...] = (
     ("mongo_port", 7402, "the embedded mongod's port, loopback only"),
     ("mlflow_port", 7403, "MLflow's pages: yard up --mlflow"),
     ("omniboard_port", 7404, "Omniboard's pages: yard up --omniboard"),
+    ("jupyter_port", 7405, "JupyterLab: yard up --jupyter"),
     ("mongo_url", None, "MongoDB; set it to use your own instead of the embedded one"),
+    ("omniboard_mongo_url", None, "your own MongoDB again, with a user who may only read: what Omniboard gets"),
     ("database", "modelyard", "database name"),
     ("registry_uri", None, "MLflow's registry: sqlite:///... or http://..."),
     ("artifacts", None, "folder of model files, data and locks"),
+    ("spool", None, "folder on this machine where runs are written first"),
     ("user", None, "who asks and approves"),
 )
+MONGO_USER = "yard"  # of the embedded mongod
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +49,35 @@ class Settings:
     mongo_port: int
     mlflow_port: int
     omniboard_port: int
-    mongo_url: str
-    embedded_mongo: bool
+    jupyter_port: int
+    own_mongo_url: str | None = field(repr=False)
+    omniboard_mongo_url: str | None = field(repr=False)
     database: str
     registry_uri: str
     artifacts: Path
+    spool: Path
     user: str
     sources: Mapping[str, str] = field(repr=False)
+
+    @property
+    def embedded_mongo(self) -> bool:
+        return self.own_mongo_url is None
+
+    @property
+    def mongo_url(self) -> str:
+        """With the password; the embedded one's is read anew each time, since the first `yard up` makes it.
+
+        Raises:
+            SettingsError: the file with the password belongs to somebody else.
+        """
+        return self.own_mongo_url or embedded_mongo_url(self.home, self.mongo_port)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which a program that is started anywhere finds these settings."""
+        values = {name: getattr(self, name) for name, _, _ in KNOWN}
+        values["mongo_url"] = self.own_mongo_url  # the embedded one's is found through home
+        return {f"YARD_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
     @property
     def gateway_url(self) -> str:
@@ -65,7 +91,7 @@ class Settings:
     def tracking_home(self) -> "Home":
         from modelyard_tracking.store import Home
 
-        return Home(self.mongo_url, self.database, self.artifacts)
+        return Home(self.mongo_url, self.database, self.artifacts, self.spool)
 
 
 def read_settings(
@@ -104,7 +130,6 @@ def read_settings(
         if isinstance(default, int):
             values[name] = _port(name, values[name], sources[name])
     home = Path(values.get("home") or root / ".yard").expanduser().resolve()
-    mongo_url = values.get("mongo_url")
     return Settings(
         root=root,
         home=home,
@@ -114,15 +139,35 @@ def read_settings(
         mongo_port=values["mongo_port"],
         mlflow_port=values["mlflow_port"],
         omniboard_port=values["omniboard_port"],
-        mongo_url=mongo_url
-        or f"mongodb://127.0.0.1:{values['mongo_port']}/?directConnection=true&w=majority&journal=true",
-        embedded_mongo=mongo_url is None,
+        jupyter_port=values["jupyter_port"],
+        own_mongo_url=values.get("mongo_url"),
+        omniboard_mongo_url=values.get("omniboard_mongo_url"),
         database=values["database"],
         registry_uri=values.get("registry_uri") or f"sqlite:///{home / 'mlflow.db'}",
         artifacts=Path(values.get("artifacts") or home / "artifacts").expanduser().resolve(),
+        spool=Path(values.get("spool") or home / "spool").expanduser().resolve(),
         user=values.get("user") or getpass.getuser(),
         sources={name: sources.get(name, "default") for name, _, _ in KNOWN},
     )
+
+
+def mongo_password_file(home: Path) -> Path:
+    return home / "secrets" / "mongod"
+
+
+def embedded_mongo_url(home: Path, port: int) -> str:
+    """The embedded mongod's URL; without a password as long as there is none, which is before the first `yard up`."""
+    file = mongo_password_file(home)
+    try:
+        login = f"{MONGO_USER}:{file.read_text().strip()}@"
+    except (FileNotFoundError, NotADirectoryError):
+        login = ""
+    except PermissionError as error:
+        raise SettingsError(
+            f"You may not read {file}, the password of the MongoDB that somebody else started.\n"
+            "Use a folder of your own:  export YARD_HOME=...      or a MongoDB for all of you: YARD_MONGO_URL"
+        ) from error
+    return f"mongodb://{login}127.0.0.1:{port}/?authSource=admin&directConnection=true&w=majority&journal=true"
 
 
 _INSIDE_IMAGES = {

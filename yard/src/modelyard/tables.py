@@ -1,5 +1,7 @@
 """What people see: tables and lines for a terminal. Data in, rich renderables out."""
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -11,14 +13,18 @@ from modelyard.trace import Trace
 from modelyard_serving.endpoints import Deployment, Endpoint
 from modelyard_serving.keys import Key
 from modelyard_serving.processes import ProcessState
+from modelyard_tracking.compare import Comparison
+from modelyard_tracking.recording.plain import flat
 from modelyard_tracking.registry import ModelVersion
-from modelyard_tracking.runs import Run
+from modelyard_tracking.runs import Metric, Run
 
 _COLOURS = {
     "COMPLETED": "green",
     "RUNNING": "cyan",
     "FAILED": "red",
     "INTERRUPTED": "yellow",
+    "DIED": "red",
+    "QUEUED": "dim",
     "approved": "green",
     "requested": "yellow",
     "STARTING": "yellow",
@@ -29,21 +35,86 @@ _COLOURS = {
 }
 
 
-def runs_table(runs: Iterable[Run], metric: str | None = None) -> Table:
-    table = _table("run", "project", "status", "started", "took", "result", "sweep", "model")
+def runs_table(runs: Iterable[Run], entries: Sequence[str] = ()) -> Table:
+    """Runs; with their whole result, or with the named entries of result, metrics and configuration."""
+    table = _table("run", "project", "status", "started", "took", *(entries or ["result"]), "sweep", "model")
     for run in runs:
-        result = {metric: run.result.get(metric)} if metric else run.result
         table.add_row(
             str(run.id),
             run.experiment,
             _state(run.status),
             _when(run.started_at),
             _seconds(run.duration_s),
-            _numbers(result),
+            *([_value(entry(run, name)) for name in entries] or [_numbers(run.result)]),
             str(run.sweep_id or ""),
             (run.model_sha256 or "")[:12],
         )
     return table
+
+
+def curves_table(curves: Iterable[Metric]) -> Table:
+    """One line a metric, drawn small."""
+    table = _table("metric", "points", "curve", "first", "last", "min", "max")
+    for curve in curves:
+        numbers = [v for v in curve.values if isinstance(v, int | float) and math.isfinite(v)]
+        ends = [curve.values[0], curve.values[-1], min(numbers, default=None), max(numbers, default=None)]
+        table.add_row(curve.name, str(len(curve.values)), sparkline(numbers), *(_value(value) for value in ends))
+    return table
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """The shape of a curve in one line of text: the mean of each of `width` stretches, between least and greatest."""
+    if len(values) < 2:
+        return ""
+    width = min(width, len(values))
+    bounds = [len(values) * i // width for i in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(bounds)]
+    low, high = min(means), max(means)
+    scale = (high - low) or 1.0
+    return "".join("▁▂▃▄▅▆▇█"[round((mean - low) / scale * 7)] for mean in means)
+
+
+def comparison_table(comparison: Comparison, everything: bool) -> Table:
+    """What differs, part by part; what is the same is only counted, unless everything is asked for."""
+    table = _table("", *(f"run {run.id}" for run in comparison.runs), "change")
+    width = len(comparison.runs) + 1
+    for part, entries in comparison.parts():
+        table.add_row(Text(part, "bold"), *[""] * width)
+        same = sum(difference.same for difference in entries)
+        for difference in entries:
+            if everything or not difference.same:
+                change = "" if difference.change in (None, 0) else f"{difference.change:+.4g}"
+                style = "" if difference.same else "yellow"
+                cells = (Text(_value(value), style) for value in difference.values)
+                table.add_row(f"  {difference.name}", *cells, change)
+        if same == len(entries):
+            table.add_row(Text("  the same" if entries else "  nothing recorded", "dim"), *[""] * width)
+        elif same and not everything:
+            table.add_row(Text(f"  {same} more are the same", "dim"), *[""] * width)
+    return table
+
+
+def diff_text(diff: str, limit: int = 400) -> Text:
+    """A diff with its lines coloured, as git does; a very long one is cut, with a word on how to see all."""
+    lines = diff.splitlines()
+    text = Text()
+    for line in lines[:limit]:
+        colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+        text.append(line + "\n", "bold" if line.startswith(("+++", "---", "diff ")) else colour)
+    if len(lines) > limit:
+        text.append(f"... {len(lines) - limit} lines more: --json gives all", "dim")
+    return text
+
+
+def entry(run: Run, name: str) -> Any:
+    """What a name means of a run: its result, a metric's last value, or its configuration."""
+    if name.startswith("config."):
+        return flat(run.config).get(name.removeprefix("config."))
+    if name in run.result:
+        return run.result[name]
+    if name in run.metrics:
+        return run.metrics[name]["last"]
+    return flat(run.config).get(name)
 
 
 def models_table(versions: Iterable[ModelVersion]) -> Table:
@@ -135,6 +206,13 @@ def _when(moment: datetime | None) -> str:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f} s"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _numbers(values: Mapping[str, Any]) -> str:

@@ -1,7 +1,11 @@
-"""Start the console: `python -m modelyard_serving.console --port PORT --mongo URL --db NAME --secret-file FILE`."""
+"""Start the console: `python -m modelyard_serving.console --port PORT --db NAME --secret-file FILE`.
+
+MongoDB's URL comes from YARD_MONGO_URL, since it may hold a password.
+"""
 
 import argparse
 import logging
+import os
 from pathlib import Path
 
 import uvicorn
@@ -13,12 +17,14 @@ from modelyard_serving.console.app import create_app
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m modelyard_serving.console", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--mongo", required=True, help="MongoDB URL")
     parser.add_argument("--db", required=True, help="database name")
     parser.add_argument("--secret-file", type=Path, required=True, help="what the gateway proves itself with")
     args = parser.parse_args()
+    if "YARD_MONGO_URL" not in os.environ:
+        parser.error("YARD_MONGO_URL is not set")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    client: MongoClient[dict[str, object]] = MongoClient(args.mongo, tz_aware=True, serverSelectionTimeoutMS=5000)
+    url = os.environ["YARD_MONGO_URL"]
+    client: MongoClient[dict[str, object]] = MongoClient(url, tz_aware=True, serverSelectionTimeoutMS=5000)
     app = create_app(client[args.db], args.secret_file.read_text().strip())
     uvicorn.run(app, host="127.0.0.1", port=args.port, log_level="warning", access_log=False)
 

@@ -25,18 +25,25 @@ def demo(
 def up(
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Also MLflow's pages.")] = False,
     omniboard: Annotated[bool, typer.Option("--omniboard", help="Also Omniboard (needs Node.js).")] = False,
+    jupyter: Annotated[bool, typer.Option("--jupyter", help="Also JupyterLab.")] = False,
 ) -> None:
     """Start MongoDB, the console, Envoy, and what was deployed. Running it again does no harm."""
+    from modelyard import pages
+    from modelyard.omniboard import omniboard as omniboard_page
+
     yard, err = open_yard(), stderr()
     with err.status("starting") as status:
         faults = yard.up(say=lambda what: status.update(f"starting {what}"))
         lines = [("endpoints", yard.settings.gateway_url)]
         if mlflow:
             status.update("starting MLflow")
-            lines.append(("MLflow", yard.stack.up_mlflow()))
+            lines.append(("MLflow", yard.stack.open(pages.mlflow(yard.settings))))
         if omniboard:
             status.update("starting Omniboard")
-            lines.append(("Omniboard", yard.stack.up_omniboard(say=status.update)))
+            lines.append(("Omniboard", yard.stack.open(omniboard_page(yard.settings, say=status.update))))
+        if jupyter:
+            status.update("starting JupyterLab")
+            lines.append(("JupyterLab", yard.stack.open(pages.jupyter(yard.settings))))
     from modelyard.tables import fields
 
     stdout().print(fields(lines))
@@ -102,15 +109,22 @@ def doctor(as_json: Json = False) -> None:
 
 
 @app.command()
-def config(as_json: Json = False) -> None:
+def config(
+    as_json: Json = False,
+    secrets: Annotated[bool, typer.Option("--secrets", help="Print passwords, too.")] = False,
+) -> None:
     """Every setting, its value and where it came from."""
     from modelyard.settings import KNOWN
     from modelyard.tables import fields
+    from modelyard_tracking.recording.redaction import masked
 
     settings = open_yard().settings
-    values = {name: {"value": str(getattr(settings, name)), "source": settings.sources[name]} for name, _, _ in KNOWN}
+    values = {}
+    for name, _, _ in KNOWN:
+        value = str(getattr(settings, name) or "")
+        values[name] = {"value": value if secrets else masked(value), "source": settings.sources[name]}
     if as_json:
         print_json(values)
         return
-    stdout().print(fields((name, f"{v['value']}  ({v['source']})") for name, v in values.items()))
+    stdout().print(fields((name, f"{v['value'] or 'none'}  ({v['source']})") for name, v in values.items()))
     stderr().print("\nOrder: YARD_NAME in the environment, then yard.toml beside projects/, then the default.")

@@ -1,11 +1,9 @@
 """What every command shares: opening the yard, printing for people and for scripts, common arguments."""
 
-import json
 import logging
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,10 +44,8 @@ def stderr() -> "Console":
 
 
 def print_json(data: Any) -> None:
-    print(json.dumps(data, default=_jsonable, indent=None if os.environ.get("CI") else 1))  # noqa: T201
+    """Print JSON that every reader takes: times in ISO 8601, NaN and infinity as null."""
+    import orjson
 
-
-def _jsonable(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return str(value)
+    layout = 0 if os.environ.get("CI") else orjson.OPT_INDENT_2
+    print(orjson.dumps(data, default=str, option=layout | orjson.OPT_NON_STR_KEYS).decode())  # noqa: T201

@@ -1,0 +1,1 @@
+"""Moving: runs between databases, in one content-addressed file."""

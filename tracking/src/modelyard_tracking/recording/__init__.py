@@ -1,0 +1,1 @@
+"""Recording: what a run is, written to this machine's disk first, and its way to MongoDB."""

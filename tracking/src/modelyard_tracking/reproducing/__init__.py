@@ -1,0 +1,1 @@
+"""Reproducing: a recorded run, run again, and what came out compared."""

@@ -1,0 +1,242 @@
+"""Commands about runs: runs (list, push), show, compare."""
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from modelyard.commands.bundles import export_command, import_command
+from modelyard.commands.terminal import Json, open_yard, print_json, stderr, stdout
+
+if TYPE_CHECKING:
+    from modelyard.yard import Yard
+    from modelyard_tracking.runs import Run
+
+
+class _ListByDefault(TyperGroup):
+    """`yard runs tumor` means `yard runs list tumor`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer()
+group = typer.Typer(
+    cls=_ListByDefault,
+    help="Runs: list them, push what waits in the spool, move them between databases.\n\n"
+    "Short for `yard runs list`, whose options it takes:  yard runs tumor --sort val_auc -w 'C<1'",
+)
+app.add_typer(group, name="runs")
+group.command("export")(export_command)
+group.command("import")(import_command)
+
+
+@group.command("list")
+def list_runs(
+    project: Annotated[str | None, typer.Argument(help="Only this project's.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", "-w", help="'val_auc>0.9', status=FAILED, 'config.C<1', 'started>2d'; repeatable."),
+    ] = None,
+    sort: Annotated[str | None, typer.Option("--sort", "-s", help="A result, metric or configuration entry.")] = None,
+    ascending: Annotated[bool | None, typer.Option("--ascending/--descending", help="Order of --sort.")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", "-c", help="Show these entries: C,val_auc.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20,
+    as_json: Json = False,
+) -> None:
+    """Runs, the newest first, or filtered and sorted."""
+    yard = open_yard()
+    if project:
+        _known(yard, project)
+    found = yard.runs(project, limit, where=where or (), sort=sort, ascending=ascending)
+    if as_json:
+        print_json([run_dict(run) for run in found])
+    elif found:
+        from modelyard.tables import runs_table
+
+        named = [name.strip() for name in columns.split(",")] if columns else [sort] if sort else []
+        stdout().print(runs_table(found, tuple(named)))
+    else:
+        stderr().print("No run fits." if where else "There are no runs yet. Make one:  yard train PROJECT")
+
+
+@group.command()
+def push(as_json: Json = False) -> None:
+    """Upload what a crash or a lost network left in the spool. Doing it again does nothing."""
+    from modelyard_tracking.recording.spool import Spool
+
+    yard, err = open_yard(), stderr()
+    spool = Spool(yard.settings.tracking_home.spool)
+    pushed: list[dict[str, Any]] = []
+    with err.status(f"uploading {len(spool.runs())} runs"):
+        left = yard.push(lambda folder, run_id: pushed.append({"run": run_id, "spooled": folder.uuid}))
+    live = len(spool.runs()) - left
+    if as_json:
+        print_json({"pushed": pushed, "left": left, "live": max(0, live)})
+    else:
+        for entry in pushed:
+            stdout().print(f"run {entry['run']}  was {entry['spooled']}")
+        err.print(f"{len(pushed)} pushed" + (f", {left} are being uploaded by another process" if left else ""))
+        others = [folder for folder in spool.root.parent.glob("*/") if folder != spool.root and Spool(folder).runs()]
+        for folder in others:
+            err.print(f"{len(Spool(folder).runs())} runs in {folder} wait for another database; see YARD_MONGO_URL.")
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="A run's number, or a model version such as tumor:2.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print what a run prints while it runs.")] = False,
+    output: Annotated[bool, typer.Option("--output", help="Print all that the run printed, and no more.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A run with its configuration, result, curves and origin; or a model version with its evidence."""
+    yard = open_yard()
+    if not what.isdigit():
+        _show_version(yard, what, as_json)
+        return
+    yard.bury()
+    run = yard.run_store.get(int(what))
+    if output:
+        print(_output(yard, run), end="")  # noqa: T201 - as it was printed
+        return
+    if follow:
+        run = _follow(yard, run)
+    show_run(run, as_json)
+    if not as_json:
+        from modelyard.tables import curves_table
+
+        curves = yard.run_store.curves(run.id)
+        if curves:
+            stdout().print()
+            stdout().print(curves_table(curves.values()))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[int], typer.Argument(help="Two runs or more; the first is the base.", min=1)],
+    everything: Annotated[bool, typer.Option("--all", help="Also what is the same.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What differs between runs: configuration, numbers, code, environment, data."""
+    if len(runs) < 2:
+        raise typer.BadParameter("two runs or more are compared, such as: yard compare 7 9")
+    yard = open_yard()
+    comparison = yard.compare(*runs)
+    if as_json:
+        print_json(comparison.as_dict())
+        return
+    from modelyard.tables import comparison_table, diff_text
+
+    out = stdout()
+    out.print(comparison_table(comparison, everything))
+    if comparison.diff:
+        out.print()
+        out.print(diff_text(comparison.diff))
+    if comparison.diff_note:
+        stderr().print(f"No code diff: {comparison.diff_note}")
+
+
+def show_run(run: "Run", as_json: bool) -> None:
+    from modelyard.tables import fields
+
+    if as_json:
+        print_json({**run_dict(run), "captured_out": run.raw.get("captured_out", "")})
+        return
+    recorded = run.recorded
+    dirty = f" with {len(recorded['changes'])} changes" if recorded.get("dirty") and recorded.get("commit") else ""
+    artifacts = ", ".join(entry["name"] for entry in run.raw.get("artifacts") or ())
+    comment = (run.raw.get("meta") or {}).get("comment")
+    imported = recorded.get("imported") or {}
+    pairs: list[tuple[str, Any]] = [
+        ("run", f"{run.id} of {run.experiment}, {run.status}"),
+        ("result", ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in run.result.items())),
+        ("config", ", ".join(f"{k}={v}" for k, v in run.config.items())),
+        ("comment", comment),
+        ("sweep", run.sweep_id),
+        ("reproduces", recorded.get("reproduces")),
+        ("imported", f"run {imported['id']} of another database" if imported else None),
+        ("commit", f"{recorded.get('commit') or 'none recorded'}{dirty}"),
+        ("left out", ", ".join(recorded.get("left_out") or ())),
+        ("lock", recorded.get("lock_sha256")),
+        *((f"data {k}", f"{v['sha256']} ({_amount(v)})") for k, v in (recorded.get("datasets") or {}).items()),
+        ("model", run.model_sha256 or "none saved"),
+        ("artifacts", artifacts),
+        ("lost", f"{recorded['lost_lines']} lines, on a full disk" if recorded.get("lost_lines") else None),
+        ("failure", run.fail_trace.strip()),
+    ]
+    stdout().print(fields((name, value) for name, value in pairs if value))
+
+
+def run_dict(run: "Run") -> dict[str, Any]:
+    values = asdict(run)
+    del values["raw"]
+    return values
+
+
+def _amount(facts: dict[str, Any]) -> str:
+    return f"{facts['rows']} rows" if "rows" in facts else f"{facts['bytes']} bytes of {facts['path']}"
+
+
+def _known(yard: "Yard", project: str) -> None:
+    """A project that has no folder may still have runs: a plain script's experiment."""
+    if yard.db.runs.find_one({"experiment.name": project}, {"_id": 1}) is None:
+        yard.project(project)
+
+
+def _follow(yard: "Yard", run: "Run") -> "Run":
+    seen, seen_bytes = "", 0
+    while True:
+        text = run.raw.get("captured_out") or ""
+        total = run.recorded.get("output_bytes", len(text.encode()))
+        if text.startswith(seen):
+            new = text[len(seen) :]
+        else:  # only the tail is kept
+            added = total - seen_bytes
+            new = text.encode()[-added:].decode(errors="replace") if added > 0 else ""
+        print(new, end="", flush=True)  # noqa: T201 - as it was printed
+        seen, seen_bytes = text, total
+        if run.status not in ("RUNNING", "QUEUED"):
+            return run
+        time.sleep(0.5)
+        yard.bury()
+        run = yard.run_store.get(run.id)
+
+
+def _output(yard: "Yard", run: "Run") -> str:
+    from modelyard_tracking.recording.upload import OUTPUT_ARTIFACT
+
+    if any(entry["name"] == OUTPUT_ARTIFACT for entry in run.raw.get("artifacts") or ()):
+        return yard.run_store.artifact(run, OUTPUT_ARTIFACT).decode(errors="replace")
+    return str(run.raw.get("captured_out") or "")
+
+
+def _show_version(yard: "Yard", ref: str, as_json: bool) -> None:
+    version = yard.registry.resolve(ref)
+    approval = yard.approvals.verified(version)
+    if as_json:
+        print_json(approval)
+        return
+    from modelyard.tables import fields
+
+    facts = approval.evidence
+    stdout().print(
+        fields(
+            [
+                ("version", f"{version.ref} {' '.join('@' + alias for alias in version.aliases)}"),
+                ("state", approval.state),
+                ("asked by", f"{approval.requested_by}, {approval.requested_at:%Y-%m-%d %H:%M}"),
+                ("approved by", f"{approval.approved_by}: {approval.reason}" if approval.approved_by else "nobody yet"),
+                ("run", facts["run_id"]),
+                ("commit", f"{facts['commit']}{' (changed since)' if facts['dirty'] else ''}"),
+                ("model", facts["model_sha256"]),
+                ("lock", facts["lock_sha256"]),
+                *((f"data {name}", digest) for name, digest in facts["data"].items()),
+                *((f"gate {g['metric']}", f"{g['value']:.4g}, {g['bound']}") for g in facts["gates"]),
+                *((name, str(text).strip()) for name, text in facts["card"].items()),
+            ]
+        )
+    )
