@@ -41,6 +41,24 @@ def test_a_data_set_that_is_not_there_is_reported(store: ArtifactStore) -> None:
         store.frame("0123456789abcdef")
 
 
+def test_a_file_of_data_is_kept_and_checked_by_its_bytes(store: ArtifactStore, tmp_path: Path) -> None:
+    file = tmp_path / "raw.csv"
+    file.write_text("a,b\n")
+    digest = store.keep_file(file)
+    assert store.check_data(digest) == "4 bytes"
+    assert store.check_data(store.keep_frame(FRAME)) == "2 rows, 2 columns"
+    store.data_file(digest).write_text("b,a\n")
+    with pytest.raises(Refused, match="does not hold the data"):
+        store.check_data(digest)
+
+
+def test_a_file_of_data_that_is_very_large_is_only_digested(store: ArtifactStore, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("modelyard_tracking.store.MAX_KEPT_BYTES", 3)
+    (tmp_path / "raw.csv").write_text("a,b\n")
+    with pytest.raises(NotFound, match="is not in"):
+        store.check_data(store.keep_file(tmp_path / "raw.csv"))
+
+
 def test_a_model_is_moved_in_whole_or_not_at_all(store: ArtifactStore) -> None:
     def save_half() -> None:
         with store.new_model() as folder:

@@ -165,6 +165,21 @@ class ArtifactStore:
             temporary.replace(target)
         return digest
 
+    def check_data(self, digest: str) -> str:
+        """How much there is of a data set, a frame or a file, once its digest was checked.
+
+        Raises:
+            NotFound: it was not stored, or is gone.
+            Refused: what is stored is something else.
+        """
+        file = self.data_file(digest)
+        if not file.is_file():
+            frame = self.frame(digest)
+            return f"{len(frame)} rows, {len(frame.columns)} columns"
+        if file_sha256(file) != digest:
+            raise Refused(f"{file} does not hold the data it is named for; its own digest is {file_sha256(file)[:12]}.")
+        return f"{file.stat().st_size} bytes"
+
     def data_file(self, digest: str) -> Path:
         return self.root / "data" / f"{digest}.file"
 

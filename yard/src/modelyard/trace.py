@@ -141,8 +141,7 @@ class _Walk:
         return f"python {self.facts['python']}, lock", digest
 
     def data(self, name: str, digest: str) -> tuple[str, str]:
-        frame = self.yard.settings.tracking_home.files.frame(digest)
-        return f"{name}, {len(frame)} rows, {len(frame.columns)} columns", digest
+        return f"{name}, {self.yard.settings.tracking_home.files.check_data(digest)}", digest
 
     def _build(self) -> dict[str, Any]:
         build = self.yard.db.builds.find_one({"_id": self.record["bento_sha256"]})
