@@ -143,12 +143,7 @@ class ArtifactStore:
     def keep_lock(self, lock: Path) -> str:
         """Store a copy of a lock under its sha256; gives the sha256."""
         digest = file_sha256(lock)
-        target = self.lock(digest)
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_suffix(f".{secrets.token_hex(4)}")
-            shutil.copyfile(lock, temporary)
-            temporary.replace(target)
+        _copy_in(lock, self.lock(digest))
         return digest
 
     def lock(self, digest: str) -> Path:
@@ -157,12 +152,8 @@ class ArtifactStore:
     def keep_file(self, path: Path) -> str:
         """The sha256 of a file of data; a copy is stored under it, unless the file is very large."""
         digest = file_sha256(path)
-        target = self.data_file(digest)
-        if not target.exists() and path.stat().st_size <= MAX_KEPT_BYTES:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_suffix(f".{secrets.token_hex(4)}")
-            shutil.copyfile(path, temporary)
-            temporary.replace(target)
+        if path.stat().st_size <= MAX_KEPT_BYTES:
+            _copy_in(path, self.data_file(digest))
         return digest
 
     def check_data(self, digest: str) -> str:
@@ -185,3 +176,12 @@ class ArtifactStore:
 
     def frame_file(self, digest: str) -> Path:
         return self.root / "data" / f"{digest}.parquet"
+
+
+def _copy_in(source: Path, target: Path) -> None:
+    """Copy a file to its place in the store, in one step; nothing is done if it is there."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(f".{secrets.token_hex(4)}")
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
