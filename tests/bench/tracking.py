@@ -39,9 +39,11 @@ def mongod(folder: Path) -> Iterator[str]:
     port = free_port()
     wanted = mongod_process(folder, port)
     with subprocess.Popen(wanted.command, env=os.environ | wanted.env, stdout=subprocess.DEVNULL) as running:
-        wait_until_primary(folder, port)
-        yield embedded_mongo_url(folder, port)
-        running.terminate()
+        try:
+            wait_until_primary(folder, port)
+            yield embedded_mongo_url(folder, port)
+        finally:
+            running.terminate()
 
 
 def logging_a_point(home: Home, folder: Path) -> dict[str, float]:
@@ -171,7 +173,7 @@ def many_runs(home: Home) -> None:
                         "run_id": 1_000_000 + number,
                         "name": name,
                         "steps": list(range(5)),
-                        "values": [value] * 5,
+                        "values": [value * step / 4 for step in range(5)],
                         "timestamps": [at] * 5,
                     }
                     for name, value in last.items()

@@ -1,9 +1,10 @@
 """What every command shares: opening the yard, printing for people and for scripts, common arguments."""
 
+import atexit
 import logging
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +29,16 @@ def open_yard() -> "Yard":
         logging.getLogger(name).setLevel(logging.WARNING)
     yard = modelyard.open()
     at_end.callback(yard.close)
+    _end_at_once()
     return yard
+
+
+def _end_at_once() -> None:
+    """At the end of a process pymongo joins its threads, half a second for nothing: they are daemons, and closed."""
+    with suppress(ImportError, AttributeError):
+        from pymongo.synchronous import monitor
+
+        atexit.unregister(monitor._shutdown_resources)
 
 
 def stdout() -> "Console":
