@@ -24,7 +24,7 @@ demo: $(READY) ## the whole road on the example project, in about a minute
 test: $(READY) ## all tests, on the real mongod, Envoy, Ray, MLflow and BentoML
 	@$(BIN)/pytest -m "not faults"
 
-test-quick: $(READY) ## the tests that need no running stack, in seconds
+test-quick: $(READY) ## the tests that need no running stack but a mongod, in some minutes
 	@$(BIN)/pytest -m "not faults and not system"
 
 browser: ## a Chromium for the browser tests, by apt, unless there is one
