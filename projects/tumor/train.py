@@ -24,6 +24,22 @@ def config():
     scaler = "standard"  # standard or robust
 
 
+def score(model, x, y):
+    """The project's metric: the area under the ROC curve."""
+    return float(roc_auc_score(y == "malignant", model.predict_proba(x)[:, malignant(model)]))
+
+
+def malignant(model):
+    return list(model.classes_).index("malignant")
+
+
+@ex.holdout
+def holdout(model):
+    """The sweep's winner on rows that no trial saw."""
+    rows = dataset.load().holdout
+    return score(model, rows.drop(columns="diagnosis"), rows["diagnosis"])
+
+
 @ex.automain
 def train(_run, C, components, scaler, seed):
     split = dataset.load()
@@ -39,15 +55,15 @@ def train(_run, C, components, scaler, seed):
     )
     model.fit(x, y)
 
-    malignant = list(model.classes_).index("malignant")
-    probability = model.predict_proba(x_val)[:, malignant]
+    probability = model.predict_proba(x_val)[:, malignant(model)]
     scores = {
-        "val_auc": float(roc_auc_score(y_val == "malignant", probability)),
+        "val_auc": score(model, x_val, y_val),
         "val_accuracy": float(accuracy_score(y_val, model.predict(x_val))),
         "val_log_loss": float(log_loss(y_val == "malignant", probability)),
     }
     for name, value in scores.items():
         _run.log_scalar(name, value)
     ex.save_model(model, examples=x_val.head(32))
+    ex.hand_over(model)
     print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     return scores

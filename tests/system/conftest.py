@@ -20,7 +20,7 @@ from modelyard.settings import read_settings
 from modelyard.yard import Yard
 from modelyard_serving.client import Client, Prediction
 from modelyard_serving.local_stage import free_port
-from modelyard_tracking.sweep import SweepResult, run_sweep
+from modelyard_tracking.sweeping.sweep import SweepResult, run_sweep
 from places import PROJECTS
 
 UNITS = 300
@@ -116,7 +116,7 @@ def road(root: Path) -> Iterator[Road]:
         plain = yard.train("tumor")
         sweep = run_sweep(yard.project("tumor"), yard.settings.tracking_home, seed=1)
         refs = {}
-        for run, alias in ((plain, "champion"), (sweep.best, "challenger")):
+        for run, alias in ((plain, "champion"), (yard.run_store.get(sweep.promotable), "challenger")):
             refs[alias] = yard.request(run.id).ref
             yard.approve(refs[alias], "for the tests", alias)
             yard.build(refs[alias])

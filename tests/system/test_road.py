@@ -13,6 +13,7 @@ import uv
 from modelyard.trace import trace
 from modelyard_build.checks.bad_input import bad_bodies
 from modelyard_serving.split import bucket
+from modelyard_tracking.errors import Refused
 
 from .conftest import UNITS, Road
 
@@ -40,7 +41,8 @@ def row_of(road: Road) -> dict:
 
 
 def test_each_of_the_sweeps_trials_is_a_sacred_run_of_its_own(road: Road) -> None:
-    documents = list(road.yard.db.runs.find({"info.sweep.id": road.sweep.id}))
+    trials = {"info.sweep.id": road.sweep.id, "info.sweep.trial": {"$exists": True}}
+    documents = list(road.yard.db.runs.find(trials))
     assert len(documents) == road.yard.project("tumor").sweep.trials == 8
     assert len({document["info"]["sweep"]["trial"] for document in documents}) == 8
     for document in documents:
@@ -53,7 +55,19 @@ def test_each_of_the_sweeps_trials_is_a_sacred_run_of_its_own(road: Road) -> Non
         assert metric["values"] == [document["result"]["val_auc"]]
 
 
-def test_the_sweeps_winner_is_its_best_trial(road: Road) -> None:
+def test_what_is_promoted_of_a_sweep_is_its_best_trials_configuration_trained_anew(road: Road) -> None:
+    winner = road.sweep.winner
+    assert winner is not None
+    fresh = road.yard.run_store.get(road.sweep.promotable)
+    assert {name: fresh.config[name] for name in winner.config} == winner.config
+    assert winner.on_holdout
+    assert fresh.result["holdout"] in winner.fresh
+    assert fresh.config["seed"] != road.sweep.best.config["seed"]
+    with pytest.raises(Refused, match="flattered by the score that chose it"):
+        road.yard.request(road.sweep.best.id)
+
+
+def test_the_best_trial_is_the_one_with_the_best_score(road: Road) -> None:
     scores = [run.result["val_auc"] for run in road.sweep.trials]
     assert road.sweep.best.result["val_auc"] == max(scores)
     assert road.yard.db.sweeps.find_one({"_id": road.sweep.id})["best_run"] == road.sweep.best.id

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modelyard_tracking.errors import NotFound, Refused
-from modelyard_tracking.project import load_project
+from modelyard_tracking.project import SweepPlan, load_project
 
 GOOD = """
 name = "wine"
@@ -60,3 +60,81 @@ def test_a_project_without_a_lock_is_told_how_to_make_one(tmp_path: Path) -> Non
     _write(tmp_path, GOOD)
     with pytest.raises(Refused, match="yard lock wine"):
         _ = load_project(tmp_path, "wine").lock
+
+
+def _sweep(tmp_path: Path, text: str) -> SweepPlan:
+    _write(tmp_path, f"{GOOD}[sweep]\n{text}")
+    return load_project(tmp_path, "wine").sweep
+
+
+def test_a_project_that_says_nothing_of_sweeps_has_a_plan() -> None:
+    plan = SweepPlan()
+    assert (plan.trials, plan.concurrent, plan.space, plan.search) == (20, 2, "search_space.py", "tpe")
+    assert (plan.scheduler, plan.resources, plan.max_failures, plan.fresh_seeds) == ("none", {"cpu": 1}, 1, 5)
+
+
+def test_a_space_may_be_a_table(tmp_path: Path) -> None:
+    assert _sweep(tmp_path, "space = { C = { uniform = [0, 1] } }").space == {"C": {"uniform": [0, 1]}}
+
+
+@pytest.mark.parametrize("space", ["{}", "''", "7", "['a.py']"])
+def test_a_space_that_is_neither_a_file_nor_a_table_is_refused(tmp_path: Path, space: str) -> None:
+    with pytest.raises(Refused, match=r"sweep\.space: give the name of a Python file"):
+        _sweep(tmp_path, f"space = {space}")
+
+
+def test_resources_may_be_fractions_and_of_any_name(tmp_path: Path) -> None:
+    resources = {"cpu": 0, "gpu": 0.25, "licence": 2}
+    assert _sweep(tmp_path, "resources = { cpu = 0, gpu = 0.25, licence = 2 }").resources == resources
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("trials = 0", "sweep.trials"),
+        ("concurrent = 1.5", "sweep.concurrent"),
+        ("search = 'guess'", "sweep.search"),
+        ("scheduler = 'fifo'", "sweep.scheduler"),
+        ("resources = { gpu = -1 }", "sweep.resources.gpu"),
+        ("resources = { gpu = inf }", "sweep.resources.gpu"),
+        ("resources = { gpu = true }", "sweep.resources.gpu"),
+        ("max_failures = -1", "sweep.max_failures"),
+        ("max_steps = 0", "sweep.max_steps"),
+        ("reduction = 1", "sweep.reduction"),
+        ("fresh_seeds = 0", "sweep.fresh_seeds"),
+        ("trails = 8", "sweep.trails"),
+    ],
+)
+def test_a_faulty_entry_of_the_plan_is_named(tmp_path: Path, line: str, place: str) -> None:
+    with pytest.raises(Refused) as caught:
+        _sweep(tmp_path, line)
+    assert f"  {place}: " in str(caught.value)
+
+
+def test_a_scheduler_needs_to_know_the_last_step(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match='scheduler = "asha" needs max_steps'):
+        _sweep(tmp_path, "scheduler = 'asha'")
+
+
+def test_entries_that_do_not_fit_together_are_said_together(tmp_path: Path) -> None:
+    with pytest.raises(Refused) as caught:
+        _sweep(
+            tmp_path,
+            """
+            scheduler = "asha"
+            resources = { GPU = 1, gpu = 1.5 }
+            """,
+        )
+    for fault in ("needs max_steps", "write gpu in lower case", "gpu = 1.5"):
+        assert fault in str(caught.value)
+    assert "Value error" not in str(caught.value)
+
+
+def test_asha_may_not_wait_longer_than_a_trial_lasts(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="grace_steps = 6 is beyond max_steps = 5"):
+        _sweep(tmp_path, "scheduler = 'asha'\nmax_steps = 5\ngrace_steps = 6")
+
+
+def test_a_trial_that_asks_for_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="needs something above 0"):
+        _sweep(tmp_path, "resources = { cpu = 0 }")

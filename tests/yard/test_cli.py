@@ -49,7 +49,7 @@ def test_an_unknown_project_is_named_with_those_there_are(yard) -> None:
     said = yard("train", "churn")
     assert said.code == errors.NOT_FOUND
     assert "no project 'churn'" in said.err
-    assert "There is: tumor" in said.err
+    assert "There is: digits, tumor" in said.err
 
 
 def test_a_project_without_a_lock_is_told_how_to_make_one(yard, tmp_path: Path) -> None:

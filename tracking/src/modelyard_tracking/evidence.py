@@ -39,6 +39,7 @@ def gather(project: Project, run: Run, *, allow_dirty: bool) -> Evidence:
         *([f"run {run.id} belongs to {run.experiment}, not to {project.name}"] * (run.experiment != project.name)),
         *([f"run {run.id} is {run.status}, not COMPLETED"] * (run.status != "COMPLETED")),
         *([f"run {run.id} saved no model: call ex.save_model(...) in train.py"] * (run.model_sha256 is None)),
+        *_of_a_trial(run),
         *([f"run {run.id} recorded no lock: yard lock {project.name}"] * (not recorded.get("lock_sha256"))),
         *([f"run {run.id} recorded no data set: ex.dataset(...)"] * (not recorded.get("datasets"))),
         *(
@@ -68,6 +69,15 @@ def gather(project: Project, run: Run, *, allow_dirty: bool) -> Evidence:
         "card": _card(project),
     }
     return Evidence(facts, tuple(objections))
+
+
+def _of_a_trial(run: Run) -> list[str]:
+    """A trial's score is the one that chose it; what a sweep gives to be promoted was trained and scored anew."""
+    link = (run.raw.get("info") or {}).get("sweep") or {}
+    if "trial" not in link:
+        return []
+    return [f"run {run.id} is a trial of sweep {link['id']}, flattered by the score that chose it: "
+            f"ask for the winner, trained anew (yard show sweep:{link['id']})"]  # fmt: skip
 
 
 def _card(project: Project) -> dict[str, str]:

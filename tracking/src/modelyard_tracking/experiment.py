@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 from pymongo.errors import PyMongoError
@@ -22,7 +22,7 @@ from pymongo.errors import PyMongoError
 from modelyard_tracking import origin
 from modelyard_tracking.digests import text_sha256
 from modelyard_tracking.errors import Refused, TrackingError, Unavailable
-from modelyard_tracking.project import LOCK
+from modelyard_tracking.project import LOCK, load_project
 from modelyard_tracking.recording.capture import captured, default_mode
 from modelyard_tracking.recording.spool import RunFolder, Spool
 from modelyard_tracking.recording.upload import RunUpload, prepare
@@ -43,6 +43,18 @@ log = logging.getLogger(__name__)
 BEAT_S = 2.0  # how often `info` and `result` are looked at; points and output do not wait for it
 _SACREDS_BEAT_S = sacred.SETTINGS.DEFAULT_BEAT_INTERVAL
 PATIENCE_S = 6.0  # how long a run that is over waits for its upload while nothing of it arrives
+
+
+class Conductor(Protocol):
+    """A sweep, as one of its runs meets it."""
+
+    scores_holdout: bool
+    waits_for_upload: bool  # False where somebody else waits for the runs of all trials together
+    code: origin.GitState | None  # as the sweep found it, for workers to which the code came without its repository
+
+    def report(self, run: Run, step: int, value: float, checkpoint: Path | None) -> None: ...
+
+    def checkpoint(self) -> Path | None: ...
 
 
 class Experiment(sacred.Experiment):  # type: ignore[misc]
@@ -73,6 +85,9 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
         self._captured = ExitStack()
         self._capture_mode = "no"
         self._home = home
+        self._conductor: Conductor | None = None  # of the sweep that this run belongs to
+        self._holdout: Callable[[Any], Any] | None = None
+        self._handed_over: Any = None
         self._trusted_types = trusted_types
 
     def run(self, *args: Any, info: dict[str, Any] | None = None, **kwargs: Any) -> Run:
@@ -104,7 +119,8 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
     def _observed_run(self, *args: Any, info: dict[str, Any] | None, **kwargs: Any) -> Run:
         home = self._home()
         with _neighbours(Path(self.base_dir)), sigterm_interrupts():
-            state = origin.git_state(Path(self.base_dir))
+            conducted = self._conductor.code if self._conductor is not None else None
+            state = conducted or origin.git_state(Path(self.base_dir))
             self._tell_sources(state)
             recorded = {**(info or {})}
             ours = {**self._origin(home, state), "datasets": {}, "model": None}
@@ -121,13 +137,14 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
                 self.observers.remove(self._observer)
                 self._observer.close()
                 self._observer = None
-                if folder.exists:
+                if folder.exists and (self._conductor is None or self._conductor.waits_for_upload):
                     self._deliver(folder)
 
     def _create_run(self, *args: Any, **kwargs: Any) -> Run:
         run = super()._create_run(*args, **kwargs)
         if self._observer is not None and not run.unobserved:
             self._observer.attach(run)
+            run.post_run_hooks = [*run.post_run_hooks, self._score_holdout]
             if run.beat_interval == _SACREDS_BEAT_S:
                 run.beat_interval = BEAT_S
             run.capture_mode = run.capture_mode or default_mode()
@@ -176,6 +193,53 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
             with suppress(TrackingError, PyMongoError), self._home().connected() as db:
                 found = db.runs.find_one({"info.modelyard.uuid": folder.uuid}, {"_id": 1})
                 run._id = found["_id"] if found else run._id
+
+    def report(self, step: int, value: float, checkpoint: Path | str | None = None) -> None:
+        """Say how far training is: the project's metric at a step, counted from 1 up to the sweep's `max_steps`.
+
+        It is logged under the metric's name. In a sweep the scheduler may end the trial here, by an exception that
+        derives from SacredInterrupt: let it pass.
+
+        Args:
+            checkpoint: a folder with what training needs to go on from here; see `checkpoint()`.
+        """
+        run = self._running("report")
+        run.log_scalar(self._metric_name(), value, step)
+        if self._conductor is not None:
+            self._conductor.report(run, step, float(value), Path(checkpoint) if checkpoint else None)
+
+    def checkpoint(self) -> Path | None:
+        """The folder of the last checkpoint of this trial, if it is being continued; None at a first start."""
+        return self._conductor.checkpoint() if self._conductor is not None else None
+
+    def hand_over(self, model: Any) -> None:
+        """Give the trained model to the function that scores the holdout; in the main function, at its end."""
+        self._handed_over = model
+
+    def holdout(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Decorate the function that scores a model on rows that no trial may see.
+
+        It gets what the main function handed over, and gives one number, the project's metric. It is called for the
+        winner of a sweep only, trained anew; its number is `holdout` in the result of that run.
+        """
+        self._holdout = function
+        return function
+
+    def _metric_name(self) -> str:
+        folder = Path(self.base_dir)
+        if not (folder / "project.toml").is_file():
+            return "metric"
+        return load_project(folder.parent, folder.name).metric.name
+
+    def _score_holdout(self) -> None:
+        """Add the holdout's score to the result; a hook of Sacred's, after the main function."""
+        run = self.current_run
+        if run is None or self._holdout is None or self._conductor is None or not self._conductor.scores_holdout:
+            return
+        if self._handed_over is None:
+            raise Refused("There is a holdout, but main handed no model over. Add at its end:  ex.hand_over(model)")
+        result = run.result if isinstance(run.result, dict) else {"result": run.result}
+        run.result = {**result, "holdout": float(self._holdout(self._handed_over))}
 
     def dataset(self, name: str, data: pd.DataFrame | Path | str) -> Any:
         """Record that this run used `data`, by digest, and keep a copy; gives `data` back.
@@ -236,7 +300,7 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
             "changes": list(state.changes[:50]) if state else ["not in a git repository with a commit"],
             "patch_sha256": text_sha256(state.patch) if state and state.patch else None,
             "left_out": list(state.left_out[:50]) if state else [],
-            "folder": str(folder.relative_to(state.root)) if state else str(folder),
+            "folder": state.folder if state else str(folder),
             "lock_sha256": home.files.keep_lock(lock) if lock.is_file() else None,
             "python": origin.python_version(),
         }

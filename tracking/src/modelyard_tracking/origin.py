@@ -30,6 +30,7 @@ class GitState:
     """The repository around a folder when a run started."""
 
     root: Path
+    folder: str  # the one that was asked about, below the root
     url: str  # of its remote "origin", else where it lies; without a password
     commit: str
     changes: tuple[str, ...]  # lines of `git status --porcelain`
@@ -50,7 +51,8 @@ def git_state(folder: Path) -> GitState | None:
         return None
     changes = tuple(_git(Path(root), "status", "--porcelain", *_EVERYTHING_ELSE).splitlines())
     patch, left_out = _patch(Path(root)) if changes else (b"", ())
-    return GitState(Path(root), _url(root), commit, changes, patch, left_out)
+    below = folder.resolve().relative_to(root).as_posix()
+    return GitState(Path(root), below, _url(root), commit, changes, patch, left_out)
 
 
 def has_commit(folder: Path, commit: str) -> bool:

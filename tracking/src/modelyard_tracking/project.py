@@ -3,9 +3,10 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from modelyard_tracking.errors import NotFound, Refused
 
@@ -13,6 +14,7 @@ LOCK = "requirements.lock"
 REQUIREMENTS = "requirements.in"
 
 Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class _Table(BaseModel):
@@ -44,9 +46,42 @@ class EndpointContract(_Table):
 class SweepPlan(_Table):
     """How hyperparameters are searched."""
 
-    trials: Annotated[int, Field(ge=1)] = 20
-    concurrent: Annotated[int, Field(ge=1)] = 2
-    space: str = "search_space.py"  # defines `space()`, a dictionary of hyperopt expressions
+    trials: Count = 20
+    concurrent: Count = 2
+    space: str | dict[str, Any] = "search_space.py"  # a file that defines `space()`, or the space: `sweeping/space.py`
+    search: Literal["tpe", "random", "grid"] = "tpe"
+    scheduler: Literal["none", "asha"] = "none"
+    resources: dict[Text, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {"cpu": 1.0}  # per trial
+    max_failures: Annotated[int, Field(ge=0)] = 1  # how often a trial that failed is tried again
+    max_steps: Count | None = None  # the largest step that a trial reports
+    grace_steps: Count = 1  # asha stops no trial before this step
+    reduction: Annotated[int, Field(ge=2)] = 3  # asha lets one of so many trials go on
+    fresh_seeds: Count = 5  # how often the winner is trained anew
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _file_or_table(cls, space: Any) -> Any:
+        if not isinstance(space, str | dict) or not space:
+            raise _fault("give the name of a Python file that defines space(), or a table of entries")
+        return space
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        faults = []
+        steps = self.max_steps
+        if self.scheduler != "none" and steps is None:
+            faults.append(f'scheduler = "{self.scheduler}" needs max_steps, the largest step that a trial reports')
+        if self.scheduler == "asha" and steps is not None and self.grace_steps > steps:
+            faults.append(f"grace_steps = {self.grace_steps} is beyond max_steps = {steps}: no trial would be stopped")
+        if not any(self.resources.values()):
+            faults.append("resources: a trial needs something above 0, such as cpu = 1")
+        if wrong := sorted({"CPU", "GPU"} & self.resources.keys()):
+            faults.append(f"resources: write {' and '.join(wrong).lower()} in lower case")
+        if (gpus := self.resources.get("gpu", 0)) > 1 and gpus % 1:
+            faults.append(f"resources: gpu = {gpus} is neither a part of one GPU nor a whole number of them")
+        if faults:
+            raise _fault("; ".join(faults))
+        return self
 
 
 class Project(_Table):
@@ -107,6 +142,10 @@ def load_project(projects: Path, name: str) -> Project:
 
 def project_names(projects: Path) -> list[str]:
     return sorted(file.parent.name for file in projects.glob("*/project.toml"))
+
+
+def _fault(text: str) -> PydanticCustomError:
+    return PydanticCustomError("modelyard", "{text}", {"text": text})  # pydantic would put "Value error" before it
 
 
 def _faults(error: ValidationError | TypeError) -> str:

@@ -28,6 +28,8 @@ _LISTED = {
     },
 }
 
+_UNREAD = {"captured_out": 0, "experiment.sources": 0, "experiment.dependencies": 0}
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -100,8 +102,18 @@ class RunStore:
         documents = {document["_id"]: document for document in self.db.runs.find({"_id": {"$in": ids}}, fields)}
         return [_run(documents[run_id]) for run_id in ids if run_id in documents]
 
-    def of_sweep(self, sweep_id: int) -> list[Run]:
-        return [_run(document) for document in self.db.runs.find({"info.sweep.id": sweep_id}).sort("_id", 1)]
+    def of_sweep(self, sweep_id: int, *, all_attempts: bool = False) -> list[Run]:
+        """The trials of a sweep by their number, each by its last attempt; the winner's runs are not among them."""
+        found = self.db.runs.find({"info.sweep.id": sweep_id, "info.sweep.trial": {"$exists": True}}, _UNREAD)
+        runs = sorted(map(_run, found), key=lambda run: (run.raw["info"]["sweep"]["trial"], run.id))
+        if all_attempts:
+            return runs
+        return list({run.raw["info"]["sweep"]["trial"]: run for run in runs}.values())
+
+    def winners_of_sweep(self, sweep_id: int) -> list[Run]:
+        """The runs of a sweep's winning configuration, trained anew with fresh seeds."""
+        found = self.db.runs.find({"info.sweep.id": sweep_id, "info.sweep.role": "winner"}, _UNREAD)
+        return [_run(document) for document in found.sort("_id", 1)]
 
     def curves(self, run_id: int, names: Sequence[str] = ()) -> dict[str, Metric]:
         """The metrics of a run by name, all of them by default."""

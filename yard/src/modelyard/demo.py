@@ -18,7 +18,7 @@ from modelyard.progress import bar, sweep_progress
 from modelyard.trace import trace
 from modelyard.yard import Yard
 from modelyard_serving.client import Client, Prediction
-from modelyard_tracking.sweep import run_sweep
+from modelyard_tracking.sweeping.sweep import run_sweep
 
 PROJECT = "tumor"
 SHARES = {"champion": 80.0, "challenger": 20.0}
@@ -50,18 +50,21 @@ def _demo(yard: Yard, units: int, console: Console, out: Console, stays: bool) -
     with _step(console, "train: one Sacred run", spinner=False):  # the script prints while it trains
         plain = yard.train(PROJECT)
     console.print(tables.runs_table([plain]))
-    what = f"sweep: {project.sweep.trials} trials with Ray Tune and hyperopt, each a run"
-    with _step(console, what), sweep_progress(console, project, None) as on_trial:
-        swept = run_sweep(project, yard.settings.tracking_home, on_trial=on_trial)
+    what = f"sweep: {project.sweep.trials} trials with Ray Tune and hyperopt, each a run; the winner anew"
+    with _step(console, what), sweep_progress(console, project, None) as on_event:
+        swept = run_sweep(project, yard.settings.tracking_home, on_event=on_event)
     console.print(tables.runs_table(swept.trials, (project.metric.name,)))
-    dirty = any(run.recorded["dirty"] for run in (plain, swept.best))
+    if swept.winner is not None:
+        console.print(tables.winner_line(swept.winner, project.metric.name))
+    challenger = yard.run_store.get(swept.promotable)
+    dirty = any(run.recorded["dirty"] for run in (plain, challenger))
     if dirty:
         console.print("[yellow]The code is not committed: the evidence and the trace will say so.[/]")
     refs = {}
     with _step(console, "approve: evidence, a person's reason, a version in MLflow's registry"):
         for run, alias, reason in (
             (plain, "champion", "demo: passes its gates, first version"),
-            (swept.best, "challenger", "demo: best of the sweep, to be tried on a fifth of the units"),
+            (challenger, "challenger", "demo: the sweep's winner, trained anew, to be tried on a fifth of the units"),
         ):
             refs[alias] = yard.request(run.id, allow_dirty=dirty).ref
             yard.approve(refs[alias], reason, alias)

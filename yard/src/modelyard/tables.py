@@ -17,6 +17,8 @@ from modelyard_tracking.compare import Comparison
 from modelyard_tracking.recording.plain import flat
 from modelyard_tracking.registry import ModelVersion
 from modelyard_tracking.runs import Metric, Run
+from modelyard_tracking.sweeping.sweeps import Sweep
+from modelyard_tracking.sweeping.winner import Winner
 
 _COLOURS = {
     "COMPLETED": "green",
@@ -115,6 +117,35 @@ def entry(run: Run, name: str) -> Any:
     if name in run.metrics:
         return run.metrics[name]["last"]
     return flat(run.config).get(name)
+
+
+def winner_line(winner: Winner, metric: str) -> str:
+    """What a sweep's winner is worth, in a line."""
+    interval = f" ({winner.interval[0]:.4f} to {winner.interval[1]:.4f})" if winner.interval else ""
+    where = "on rows no trial saw" if winner.on_holdout else "on the same rows"
+    return (
+        f"winner: {metric} {winner.sweep_score:.4f} as the best of {winner.trials_seen} trials; trained anew with "
+        f"{len(winner.fresh)} seeds, {where}: {winner.fresh_score:.4f}{interval}; optimism {winner.optimism:+.4f}"
+    )
+
+
+def sweeps_table(sweeps: Iterable[Sweep]) -> Table:
+    table = _table("sweep", "project", "state", "started", "trials", "metric", "best", "fresh", "optimism", "promote")
+    for sweep in sweeps:
+        winner = sweep.winner
+        table.add_row(
+            f"sweep:{sweep.id}",
+            sweep.project,
+            _state(sweep.state),
+            _when(sweep.started_at),
+            str(sweep.trials),
+            sweep.metric,
+            _value(sweep.best_value),
+            _value(winner.fresh_score) if winner else "",
+            f"{winner.optimism:+.4g}" if winner else "",
+            f"run {winner.run}" if winner else "",
+        )
+    return table
 
 
 def models_table(versions: Iterable[ModelVersion]) -> Table:

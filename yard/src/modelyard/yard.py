@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from modelyard_tracking.moving.bundle import Exported
     from modelyard_tracking.moving.unbundle import Imported
     from modelyard_tracking.reproducing.reproduce import Reproduction
+    from modelyard_tracking.sweeping.sweeps import SweepStore
 
 Say = Callable[[str], object]
 
@@ -69,6 +70,12 @@ class Yard:
     @property
     def run_store(self) -> RunStore:
         return RunStore(self.db)
+
+    @property
+    def sweeps(self) -> "SweepStore":
+        from modelyard_tracking.sweeping.sweeps import SweepStore
+
+        return SweepStore(self.db)
 
     @property
     def approvals(self) -> Approvals:

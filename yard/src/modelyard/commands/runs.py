@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -88,13 +89,17 @@ def push(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    what: Annotated[str, typer.Argument(help="A run's number, or a model version such as tumor:2.")],
+    what: Annotated[str, typer.Argument(help="A run's number, a model version such as tumor:2, or sweep:1.")],
+    report: Annotated[Path | None, typer.Option("--report", help="Of a sweep: write .html, .png or .svg.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print what a run prints while it runs.")] = False,
     output: Annotated[bool, typer.Option("--output", help="Print all that the run printed, and no more.")] = False,
     as_json: Json = False,
 ) -> None:
-    """A run with its configuration, result, curves and origin; or a model version with its evidence."""
+    """A run with its configuration, result, curves and origin; a model version with its evidence; a sweep."""
     yard = open_yard()
+    if what.startswith("sweep:") and what.removeprefix("sweep:").isdigit():
+        show_sweep(yard, int(what.removeprefix("sweep:")), as_json, report)
+        return
     if not what.isdigit():
         _show_version(yard, what, as_json)
         return
@@ -169,6 +174,40 @@ def show_run(run: "Run", as_json: bool) -> None:
         ("failure", run.fail_trace.strip()),
     ]
     stdout().print(fields((name, value) for name, value in pairs if value))
+
+
+def show_sweep(yard: "Yard", number: int, as_json: bool, report: Path | None = None) -> None:
+    from modelyard import sweep_report
+    from modelyard.tables import fields, runs_table, sparkline
+
+    sweep = yard.sweeps.get(number)
+    runs = yard.run_store.of_sweep(number)
+    trials = sweep_report.tried(sweep, runs)
+    if report is not None:
+        sweep_report.write_report(sweep, runs, report)
+        stderr().print(f"written: {report}")
+    if as_json:
+        print_json({**sweep.raw, "importance": sweep_report.importance(trials), "runs": [run.id for run in runs]})
+        return
+    weights = sweep_report.importance(trials)
+    said = [
+        *sweep_report.facts(sweep, trials),
+        ("best so far", sparkline(sweep_report.best_so_far(trials, sweep.direction))),
+        ("what mattered", ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items())),
+    ]
+    stdout().print(fields(pair for pair in said if pair[1]))
+    stdout().print()
+    ordered = sorted(zip(trials, runs, strict=True), key=lambda pair: (pair[0].value is None, pair[0].value or 0))
+    best_first = ordered if sweep.direction == "min" else _best_first(ordered)
+    names = tuple(dict.fromkeys(name for trial in trials for name in trial.parameters))
+    stdout().print(runs_table([run for _, run in best_first[:10]], (sweep.metric, *names)))
+    if len(runs) > 10:
+        stderr().print(f"{len(runs) - 10} trials more:  yard runs {sweep.project} -w sweep={number} -n {len(runs)}")
+
+
+def _best_first(ordered: list[Any]) -> list[Any]:
+    scored = [pair for pair in ordered if pair[0].value is not None]
+    return scored[::-1] + [pair for pair in ordered if pair[0].value is None]
 
 
 def run_dict(run: "Run") -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Commands about training: train, lock, sweep."""
+"""Commands about training: train, lock, sweep, sweeps."""
 
 from typing import Annotated, Any
 
 import typer
 
-from modelyard.commands.runs import show_run
-from modelyard.commands.terminal import Json, Project, open_yard, stderr
+from modelyard.commands.runs import show_run, show_sweep
+from modelyard.commands.terminal import Json, Project, open_yard, print_json, stderr, stdout
 
 app = typer.Typer()
 
@@ -45,24 +45,62 @@ def lock(
 def sweep(
     project: Project,
     trials: Annotated[int | None, typer.Option(min=1, help="How many configurations to try.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the search and of every trial.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the search and of every trial; the same gives the same.")] = 0,
+    resume: Annotated[int | None, typer.Option("--resume", help="Go on with a sweep that did not end.")] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster: HOST:6379, or auto.")] = None,
+    install: Annotated[bool, typer.Option("--install", help="Have its workers install the project's lock.")] = False,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Processors of a Ray of this machine.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Search hyperparameters with Ray Tune and hyperopt; each trial is a run."""
-    from modelyard.progress import sweep_progress
-    from modelyard_tracking.sweep import run_sweep
+    """Search hyperparameters with Ray Tune and hyperopt, each trial a run; then train the winner anew.
 
-    yard = open_yard()
+    yard sweep tumor --trials 50
+    """
+    from modelyard.progress import sweep_progress
+    from modelyard_tracking.sweeping.sweep import run_sweep
+
+    yard, err = open_yard(), stderr()
     found = yard.project(project)
     _ = found.lock
-    with sweep_progress(stderr(), found, trials) as on_trial:
-        result = run_sweep(found, yard.settings.tracking_home, trials=trials, seed=seed, on_trial=on_trial)
-    show_run(result.best, as_json)
-    failed = f", {result.failed} failed" if result.failed else ""
-    stderr().print(
-        f"Sweep {result.id}: {len(result.trials)} trials{failed}; best is run {result.best.id}.\n"
-        f"Next:  yard request {result.best.id}"
-    )
+    begun: list[Any] = []
+    try:
+        with sweep_progress(err, found, trials) as on_event:
+            result = run_sweep(
+                found,
+                yard.settings.tracking_home,
+                trials=trials,
+                seed=seed,
+                resume=resume,
+                address=address,
+                install=install,
+                cpus=cpus,
+                on_begin=begun.append,
+                on_event=on_event,
+            )
+    except KeyboardInterrupt:
+        if begun:
+            err.print(f"Interrupted. Go on:  yard sweep {project} --resume {begun[0].id}")
+        raise
+    show_sweep(yard, result.id, as_json)
+    err.print(f"Next:  yard show sweep:{result.id} --report sweep.html      yard request {result.promotable}")
+
+
+@app.command()
+def sweeps(
+    project: Annotated[str | None, typer.Argument(help="Only this project's.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20,
+    as_json: Json = False,
+) -> None:
+    """The latest sweeps, with what their winners are worth."""
+    from modelyard.tables import sweeps_table
+
+    found = open_yard().sweeps.latest(project, limit)
+    if as_json:
+        print_json([sweep.raw for sweep in found])
+    elif found:
+        stdout().print(sweeps_table(found))
+    else:
+        stderr().print("There are no sweeps yet. Make one:  yard sweep PROJECT")
 
 
 def config_updates(updates: list[str]) -> dict[str, Any]:

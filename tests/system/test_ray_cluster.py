@@ -1,0 +1,78 @@
+"""A sweep on a Ray cluster of two nodes, started with `ray start` as anybody would, reached by its address alone."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from modelyard_serving.local_stage import free_port
+from modelyard_tracking.project import Project
+from modelyard_tracking.store import Home
+
+from .test_sweeps import Driver, project  # noqa: F401 - a fixture
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+RAY = str(Path(sys.executable).parent / "ray")
+Write = Callable[..., Project]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, dict[str, str]]]:
+    """Two nodes on this machine, one with a logical GPU, with token authentication; gives address and environment."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    env = {**os.environ, **token}
+    head = ["--head", f"--port={port}", "--num-cpus=1", "--num-gpus=0", "--include-dashboard=false"]
+    for options in ([*head, f"--temp-dir=/tmp/ray-{port}"], [f"--address={address}", "--num-cpus=1", "--num-gpus=1"]):
+        command = [RAY, "start", "--node-ip-address=127.0.0.1", *options]
+        started = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+        assert started.returncode == 0, (started.stdout + started.stderr)[-3000:]
+    yield address, token
+    subprocess.run([RAY, "stop", "--force"], env=env, capture_output=True, timeout=120, check=False)
+
+
+def sweep(bowl: Project, home: Home, cluster: tuple[str, dict[str, str]], *args: str) -> "tuple[int, str, str]":
+    address, token = cluster
+    driver = Driver(bowl, home)
+    driver.env |= token
+    with driver.start("--address", address, *args) as process:
+        out, said = process.communicate(timeout=300)
+    return process.returncode, out, said
+
+
+def test_a_sweep_runs_on_a_cluster_by_its_address_alone(cluster, project: Write, home: Home, db) -> None:  # noqa: F811
+    # Less than a third of a GPU: the trials share the one of the second node.
+    bowl = project(trials=4, resources={"cpu": 0.5, "gpu": 0.3}, concurrent=2)
+    code, out, said = sweep(bowl, home, cluster, "--json")
+    assert code == 0, said
+    assert json.loads(out)["state"] == "COMPLETED"
+    trials = list(db.runs.find({"info.sweep.trial": {"$exists": True}}))
+    assert [run["status"] for run in trials] == ["COMPLETED"] * 4
+    assert all("runtime_resources" in run["experiment"]["base_dir"] for run in trials)  # the code that travelled
+    assert db.runs.count_documents({"info.sweep.role": "winner", "status": "COMPLETED"}) == 2
+
+
+def test_a_cluster_that_lacks_what_a_trial_asks_for_is_described(cluster, project: Write, home: Home) -> None:  # noqa: F811
+    code, _, said = sweep(project(resources={"cpu": 1, "gpu": 2}), home, cluster)
+    assert code == 4
+    assert "asks for 1 CPU, 2 GPU" in said
+    assert "1 CPU, 1 GPU" in said
+
+
+def test_a_cluster_that_is_not_there_is_said(cluster, project: Write, home: Home) -> None:  # noqa: F811
+    code, _, said = sweep(project(), home, (f"127.0.0.1:{free_port()}", cluster[1]))
+    assert code == 5
+    assert "does not answer" in said
+
+
+def test_workers_that_could_not_reach_mongodb_are_said_before_they_try(project: Write, home: Home) -> None:  # noqa: F811
+    code, _, said = sweep(project(), home, ("10.0.0.1:6379", {}))
+    assert code == 4
+    assert "YARD_MONGO_URL" in said
