@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
 from pymongo import ReturnDocument
 from pymongo.database import Database
 
@@ -71,13 +72,16 @@ class SweepStore:
         """Go on with a sweep that did not come to its end.
 
         Raises:
-            Refused: it is another project's, or is over.
+            Refused: it is another project's, is over, or still runs on this machine.
         """
         sweep = self.get(sweep_id)
         if sweep.project != project:
             raise Refused(f"Sweep {sweep_id} is of {sweep.project}, not of {project}.")
         if sweep.state == "COMPLETED":
             raise Refused(f"Sweep {sweep_id} is complete. Look at it:  yard show sweep:{sweep_id}")
+        driver = sweep.raw.get("driver") or {}
+        if sweep.state == "RUNNING" and driver.get("host") == platform.node() and psutil.pid_exists(driver["pid"]):
+            raise Refused(f"Sweep {sweep_id} still runs, in process {driver['pid']} of this machine. Stop that first.")
         self.db.sweeps.update_one({"_id": sweep_id}, {"$set": {"state": "RUNNING", "driver": _driver()}})
         return sweep
 
