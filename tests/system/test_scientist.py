@@ -61,7 +61,9 @@ def test_everything_on_the_page_works(place: tuple[Path, dict[str, str]]) -> Non
         runs = yard.runs(limit=100)
         by_hand = next(run for run in runs if run.raw.get("meta", {}).get("comment") == "more components")
         assert (by_hand.config["components"], by_hand.experiment) == (10, "tumor")
-        assert sum(run.sweep_id is not None for run in runs) == 4
+        assert [len(yard.run_store.of_sweep(sweep)) for sweep in (1, 2)] == [4, 6]
+        assert all(sweep.winner for sweep in yard.sweeps.latest())
+        assert "<svg" in (folder / "sweep.html").read_text()
         assert [run.result for run in runs if run.experiment == "plain"] == [{"result": 0.7}]
         assert {run.status for run in runs} == {"COMPLETED"}
         assert [run.recorded.get("reproduces") for run in runs].count(runs[-1].recorded["uuid"]) == 1
