@@ -5,23 +5,17 @@ Seconds per trial are taken between the end of the first tenth of the trials and
 """
 
 import logging
-import os
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from own_mongod import mongod
 from table import print_table
 from tpe import tpe_vs_random
 
-from modelyard.mongod import mongod_process, wait_until_primary
-from modelyard.settings import embedded_mongo_url
-from modelyard_serving.local_stage import free_port
 from modelyard_tracking.project import Project, load_project
 from modelyard_tracking.store import Home
 
@@ -49,18 +43,6 @@ concurrent = 2
 fresh_seeds = 1
 space = { x = { uniform = [-1.0, 1.0] } }
 """
-
-
-@contextmanager
-def mongod(folder: Path) -> Iterator[str]:
-    port = free_port()
-    wanted = mongod_process(folder, port)
-    with subprocess.Popen(wanted.command, env=os.environ | wanted.env, stdout=subprocess.DEVNULL) as running:
-        try:
-            wait_until_primary(folder, port)
-            yield embedded_mongo_url(folder, port)
-        finally:
-            running.terminate()
 
 
 def project(folder: Path) -> Project:

@@ -11,18 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from bson import encode
+from own_mongod import mongod
 from pymongo.uri_parser import parse_uri
 from table import print_table
 
-from modelyard.mongod import mongod_process, wait_until_primary
-from modelyard.settings import embedded_mongo_url
 from modelyard_serving.local_stage import free_port
 from modelyard_tracking.recording.spool import RunWriter, Spool
 from modelyard_tracking.recording.upload import RunUpload, prepare
@@ -32,18 +29,6 @@ YARD = str(Path(sys.executable).parent / "yard")
 POINTS = 20_000
 MLFLOW_POINTS = 300
 RUNS, METRICS = 10_000, 10
-
-
-@contextmanager
-def mongod(folder: Path) -> Iterator[str]:
-    port = free_port()
-    wanted = mongod_process(folder, port)
-    with subprocess.Popen(wanted.command, env=os.environ | wanted.env, stdout=subprocess.DEVNULL) as running:
-        try:
-            wait_until_primary(folder, port)
-            yield embedded_mongo_url(folder, port)
-        finally:
-            running.terminate()
 
 
 def logging_a_point(home: Home, folder: Path) -> dict[str, float]:

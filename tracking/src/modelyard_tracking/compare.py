@@ -13,7 +13,7 @@ from typing import Any
 from modelyard_tracking import origin
 from modelyard_tracking.errors import NotFound
 from modelyard_tracking.recording.plain import flat
-from modelyard_tracking.runs import Run, RunStore
+from modelyard_tracking.runs import Run, RunStore, amount
 from modelyard_tracking.store import ArtifactStore
 
 MISSING = "—"
@@ -138,11 +138,7 @@ def _environment(run: Run, files: ArtifactStore) -> dict[str, Any]:
 
 def _data(run: Run) -> dict[str, Any]:
     datasets = run.recorded.get("datasets") or {}
-    return {name: f"{facts['sha256'][:12]}, {_amount(facts)}" for name, facts in sorted(datasets.items())}
-
-
-def _amount(facts: Mapping[str, Any]) -> str:
-    return f"{facts['rows']} rows" if "rows" in facts else f"{facts.get('bytes')} bytes"
+    return {name: f"{facts['sha256'][:12]}, {amount(facts)}" for name, facts in sorted(datasets.items())}
 
 
 def _patch(store: RunStore, run: Run) -> str:

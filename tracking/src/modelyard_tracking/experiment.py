@@ -48,9 +48,16 @@ PATIENCE_S = 6.0  # how long a run that is over waits for its upload while nothi
 class Conductor(Protocol):
     """A sweep, as one of its runs meets it."""
 
-    scores_holdout: bool
-    waits_for_upload: bool  # False where somebody else waits for the runs of all trials together
-    code: origin.GitState | None  # as the sweep found it, for workers to which the code came without its repository
+    @property
+    def scores_holdout(self) -> bool: ...
+
+    @property
+    def waits_for_upload(self) -> bool:
+        """False where somebody else waits for the runs of all trials together."""
+
+    @property
+    def code(self) -> origin.GitState | None:
+        """As the sweep found it, for workers to which the code came without its repository."""
 
     def report(self, run: Run, step: int, value: float, checkpoint: Path | None) -> None: ...
 

@@ -10,7 +10,7 @@ from pymongo.database import Database
 
 from modelyard_tracking.errors import NotFound
 from modelyard_tracking.recording.plain import plain_key
-from modelyard_tracking.selection import Condition, Selection
+from modelyard_tracking.selection import Selection
 
 # What a list of runs needs: no captured output, no sources, no `info` of the users, which may be large.
 _LISTED = {
@@ -69,6 +69,11 @@ class Metric:
     steps: list[Any]
     values: list[Any]
     at: list[datetime]  # UTC
+
+
+def amount(dataset: Mapping[str, Any]) -> str:
+    """How much there is of a data set, from what a run recorded of it."""
+    return f"{dataset['rows']} rows" if "rows" in dataset else f"{dataset.get('bytes')} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +238,3 @@ def _run(document: Mapping[str, Any]) -> Run:
 
 def _aware(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
-
-
-__all__ = ["Condition", "Metric", "Run", "RunStore", "Selection"]

@@ -95,7 +95,6 @@ class SpoolObserver(RunObserver):  # type: ignore[misc]
         self._run: Run | None = None
         self._filters_output = False
         self._too_large: dict[str, str] = {}  # entry of info or result -> digest of the artifact it became
-        self._closing = threading.Lock()
 
     def attach(self, run: Run) -> None:
         """Take over a run's metrics before it starts."""
@@ -283,10 +282,9 @@ class SpoolObserver(RunObserver):  # type: ignore[misc]
 
     def close(self) -> None:
         """The run is over and nothing will be printed any more."""
-        with self._closing:
-            if self.writer is not None:
-                self.writer.close()
-                self.writer = None
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
 
 
 @contextmanager

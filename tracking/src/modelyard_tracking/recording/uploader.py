@@ -104,7 +104,7 @@ class _Uploader:
         self.retry_at = 0.0
 
     def run(self) -> None:
-        from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+        from pymongo.errors import OperationFailure, PyMongoError
 
         from modelyard_tracking.errors import Unavailable
         from modelyard_tracking.recording.spool import Spool
@@ -126,16 +126,11 @@ class _Uploader:
                         prepare(db)
                     self.visit(folders, db)
                     self.reached_at = time.monotonic()
-                except (Unavailable, ConnectionFailure) as error:
+                except (Unavailable, PyMongoError) as error:
                     self.retry_at = time.monotonic() + 1
-                    log.warning("MongoDB does not answer: %s", str(error)[:300])
+                    log.warning("MongoDB does not answer, or refuses: %.300r", error)
                     if isinstance(error.__cause__, OperationFailure):  # a wrong login: the next one comes with another
                         return
-                    if now - self.reached_at > GIVE_UP_S and not any(folder.is_live() for folder in folders):
-                        return
-                except PyMongoError:
-                    log.exception("MongoDB refuses")
-                    self.retry_at = time.monotonic() + 1
                     if now - self.reached_at > GIVE_UP_S and not any(folder.is_live() for folder in folders):
                         return
             time.sleep(POLL_S)

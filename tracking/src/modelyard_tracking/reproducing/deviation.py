@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from modelyard_tracking.runs import amount
+
 _NOT_RECORDED = (
     "what explains it is not recorded: environment variables, threads, drivers, "
     "files that git ignores or that lie elsewhere"
@@ -182,8 +184,7 @@ def _other(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
 def _described(facts: Mapping[str, Any] | None) -> str:
     if not facts:
         return "not read"
-    size = f"{facts['rows']} rows" if "rows" in facts else f"{facts.get('bytes')} bytes"
-    return f"{facts['sha256'][:12]} ({size})"
+    return f"{facts['sha256'][:12]} ({amount(facts)})"
 
 
 def _names(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

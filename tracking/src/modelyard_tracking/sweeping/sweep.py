@@ -8,13 +8,13 @@ the results of finished trials are fed to it instead of running them again. Impo
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from modelyard_tracking.errors import Refused, TrackingError
+from modelyard_tracking.errors import Refused
 from modelyard_tracking.experiment import load_experiment
-from modelyard_tracking.origin import git_state
+from modelyard_tracking.origin import GitState, git_state
 from modelyard_tracking.project import Project
 from modelyard_tracking.recording.plain import plain
 from modelyard_tracking.recording.spool import Spool
@@ -24,7 +24,7 @@ from modelyard_tracking.sweeping.cluster import check_resources, ray_session
 from modelyard_tracking.sweeping.search import TRIAL, Finished, OrderedSearch
 from modelyard_tracking.sweeping.space import Space, load_space
 from modelyard_tracking.sweeping.sweeps import Sweep, SweepStore
-from modelyard_tracking.sweeping.trial import Order, RayConductor, trainable, trial_folder
+from modelyard_tracking.sweeping.trial import FreshConductor, Order, trainable, trial_folder
 from modelyard_tracking.sweeping.watch import OnEvent, TrialEvent, Watch
 from modelyard_tracking.sweeping.winner import Winner, best_of, fresh_seeds, score_of
 
@@ -73,13 +73,12 @@ def run_sweep(
     Raises:
         Refused: the space is wrong, nothing has what a trial asks for, or no trial gave the project's metric.
     """
-    space = load_space(project)
+    space, code = load_space(project), git_state(project.folder)
     with home.connected() as db:
         sweeps, runs = SweepStore(db), RunStore(db)
         if resume is None:
             space.validate(_entries(project))
-            state = git_state(project.folder)
-            sweep = sweeps.begin(project, space.describe(), seed, trials or project.sweep.trials, state)
+            sweep = sweeps.begin(project, space.describe(), seed, trials or project.sweep.trials, code)
         else:
             sweep = sweeps.resume(resume, project.name)
         on_begin(sweep)
@@ -89,12 +88,12 @@ def run_sweep(
         try:
             with ray_session(project, home, cpus=cpus, address=address, install=install):
                 check_resources(project.sweep.resources)
-                order = _order(project, home, sweep, shipped=address is not None)
+                order = _order(project, home, sweep, code, shipped=address is not None)
                 _search(project, space, sweep, order, runs, sweeps, on_event)
                 _await_uploads(home, began)
-                scored = _scored(project, runs.of_sweep(sweep.id))
-                if scored:
-                    winner = _crown(project, sweep, order, runs, scored, on_event)
+                best = _best(project, runs.of_sweep(sweep.id))
+                if best is not None:
+                    winner = _crown(project, sweep, order, runs, best, on_event)
                     outcome = "COMPLETED"
         except KeyboardInterrupt:
             outcome = "INTERRUPTED"
@@ -119,7 +118,7 @@ def _entries(project: Project) -> list[str] | None:
     return None
 
 
-def _order(project: Project, home: Home, sweep: Sweep, *, shipped: bool) -> Order:
+def _order(project: Project, home: Home, sweep: Sweep, code: GitState | None, *, shipped: bool) -> Order:
     """What workers are told.
 
     Args:
@@ -133,7 +132,7 @@ def _order(project: Project, home: Home, sweep: Sweep, *, shipped: bool) -> Orde
         seed=sweep.seed,
         max_steps=project.sweep.max_steps,
         scheduler=project.sweep.scheduler,
-        code=git_state(project.folder),
+        code=code,
         storage=home.artifacts / "sweeps" / str(sweep.id),
     )
 
@@ -144,9 +143,6 @@ def _search(
     from ray import tune
 
     plan, metric, mode = project.sweep, project.metric.name, project.metric.direction
-    finished = _finished(project, runs.of_sweep(sweep.id, all_attempts=True))
-    if len(finished) >= sweep.trials:
-        return
     search = OrderedSearch(
         space,
         kind=plan.search,
@@ -155,8 +151,10 @@ def _search(
         seed=sweep.seed,
         metric=metric,
         mode=mode,
-        finished=finished,
+        finished=_finished(project, runs.of_sweep(sweep.id, all_attempts=True)),
     )
+    if not search.left:
+        return
     order.storage.mkdir(parents=True, exist_ok=True)
     tune.Tuner(
         tune.with_resources(trainable(order), _rays(plan.resources)),
@@ -235,14 +233,8 @@ def _best(project: Project, trials: list[Run]) -> Run | None:
     return next(run for run, _ in scored if run.id == best)
 
 
-def _crown(
-    project: Project, sweep: Sweep, order: Order, runs: RunStore, scored: list[tuple[Run, float]], on_event: OnEvent
-) -> Winner:
+def _crown(project: Project, sweep: Sweep, order: Order, runs: RunStore, best: Run, on_event: OnEvent) -> Winner:
     """Train the best configuration anew, outside Tune, and score it."""
-    values = {run.id: value for run, value in scored}
-    best = _best(project, [run for run, _ in scored])
-    if best is None:
-        raise TrackingError("a sweep without a score has no winner")
     config = best.raw["info"]["sweep"]["config"]
     known = {run.config.get("seed"): run.id for run in runs.winners_of_sweep(sweep.id) if run.status == "COMPLETED"}
     seeds = fresh_seeds(sweep.seed, project.sweep.fresh_seeds)
@@ -254,7 +246,7 @@ def _crown(
         config,
         best.id,
         sweep.trials,
-        values[best.id],
+        _value(project, best) or 0.0,
         tuple(score for score, _ in fresh),
         tuple(known[seed] for seed in seeds),
         all(on_holdout for _, on_holdout in fresh),
@@ -287,11 +279,7 @@ def _train_fresh(order: Order, config: dict[str, Any], seed: int) -> int:
     """In a worker: one run of the winner's configuration; gives its number."""
     experiment = load_experiment(order.folder_here())
     experiment._home = order.home_here
-    conductor = RayConductor(replace(order, max_steps=None), number=-1, attempt=0, code=order.code)
-    conductor.scores_holdout = True
-    conductor.report = lambda *_: None  # type: ignore[method-assign]
-    conductor.checkpoint = lambda: None  # type: ignore[method-assign]
-    experiment._conductor = conductor
+    experiment._conductor = FreshConductor(order.code)
     run = experiment.run(
         config_updates={**plain(config), "seed": seed},
         info={"sweep": {"id": order.sweep_id, "role": "winner", "config": plain(config)}},

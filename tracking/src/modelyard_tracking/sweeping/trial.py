@@ -15,13 +15,11 @@ from typing import Any
 from sacred.run import Run as SacredRun
 from sacred.utils import SacredInterrupt
 
-from modelyard_tracking.digests import check_folder, text_sha256, write_index
+from modelyard_tracking.digests import INDEX, check_folder, text_sha256, write_index
 from modelyard_tracking.errors import TrackingError
 from modelyard_tracking.origin import GitState
 from modelyard_tracking.store import Home
 from modelyard_tracking.sweeping.search import TRIAL
-
-DIGEST = "SHA256SUMS"
 
 
 class Stopped(SacredInterrupt):  # type: ignore[misc]
@@ -62,12 +60,17 @@ class RayConductor:
 
     order: Order
     number: int
-    attempt: int
-    code: GitState | None = None
     scores_holdout: bool = False
-    waits_for_upload: bool = True
     reported: bool = False
     stop: BaseException | None = field(default=None, repr=False)
+
+    @property
+    def code(self) -> GitState | None:
+        return self.order.code
+
+    @property
+    def waits_for_upload(self) -> bool:
+        return self.order.folder is None  # on this machine the driver waits for all of them at the end
 
     def report(self, run: SacredRun, step: int, value: float, checkpoint: Path | None) -> None:
         """Pass a step on to Ray; raises Stopped where the scheduler ends the trial before its last step."""
@@ -102,8 +105,23 @@ class RayConductor:
         left = self.order.storage.glob(f"*/{trial_folder(self.number)}/checkpoint_*")
         for folder in sorted(left, key=lambda path: path.name, reverse=True):
             with suppress(TrackingError, OSError):
-                check_folder(folder, text_sha256((folder / DIGEST).read_bytes()))
+                check_folder(folder, text_sha256((folder / INDEX).read_bytes()))
                 return folder
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class FreshConductor:
+    """A run of the winner's configuration, outside Tune: nothing stops it, and it is scored on the holdout."""
+
+    code: GitState | None
+    scores_holdout: bool = True
+    waits_for_upload: bool = True
+
+    def report(self, run: SacredRun, step: int, value: float, checkpoint: Path | None) -> None:
+        """Nobody to tell: the experiment has logged it."""
+
+    def checkpoint(self) -> Path | None:
         return None
 
 
@@ -122,11 +140,9 @@ def trainable(order: Order) -> Callable[[dict[str, Any]], None]:
         number = int(config.pop(TRIAL))
         experiment = load_experiment(order.folder_here())
         experiment._home = order.home_here  # a worker has no settings of its own
-        attempt = _attempts(order, number)
-        conductor = RayConductor(order, number, attempt, order.code)
-        conductor.waits_for_upload = order.folder is None  # on this machine the driver waits for all of them at the end
+        conductor = RayConductor(order, number)
         experiment._conductor = conductor
-        link = {"id": order.sweep_id, "trial": number, "attempt": attempt, "config": plain(config)}
+        link = {"id": order.sweep_id, "trial": number, "attempt": _attempts(order, number), "config": plain(config)}
         try:
             run = experiment.run(
                 config_updates={"seed": order.seed, **plain(config)},
