@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ from modelyard_tracking.runs import Run, RunStore
 from modelyard_tracking.store import Home
 from modelyard_tracking.sweeping.sweep import SweepResult, run_sweep
 from modelyard_tracking.sweeping.sweeps import SweepStore
+from modelyard_tracking.sweeping.watch import TrialEvent
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -226,3 +227,94 @@ def test_a_sweep_whose_driver_is_ended_goes_on_without_running_a_finished_trial_
         run["status"] for run in db.runs.find({"info.sweep.trial": {"$exists": True}, "status": {"$ne": "COMPLETED"}})
     }
     assert cut_off <= ({"INTERRUPTED"} if how == signal.SIGINT else {"DIED"})
+
+
+THETA = """
+import json, tempfile
+from pathlib import Path
+from modelyard import Experiment
+
+ex = Experiment("bowl")
+
+@ex.config
+def config():
+    h0 = 0.5
+    h1 = 0.5
+    checkpoints = True
+
+@ex.automain
+def main(_run, h0, h1, checkpoints, seed):
+    "The example of the paper: what is trained climbs only along the axes that the configuration opens."
+    start, theta = 1, [0.9, 0.9]
+    before = ex.checkpoint()
+    if before:
+        start, theta = json.loads((before / "state.json").read_text())
+    for step in range(start, 13):
+        theta = [theta[0] - 0.1 * h0 * theta[0], theta[1] - 0.1 * h1 * theta[1]]
+        folder = Path(tempfile.mkdtemp())
+        (folder / "state.json").write_text(json.dumps([step + 1, theta]))
+        value = 1.2 - theta[0] ** 2 - theta[1] ** 2
+        ex.report(step, value, checkpoint=folder if checkpoints else None)
+    return {"score": value, "first_step": start}
+"""
+
+
+@pytest.fixture
+def population(project) -> Callable[..., Project]:
+    def write(**more: object) -> Project:
+        space = {"h0": {"uniform": [0.0, 1.0]}, "h1": {"uniform": [0.0, 1.0]}, **more}
+        found = project(scheduler="pbt", trials=18, max_steps=12, perturb_every=4, fresh_seeds=1, space=space)
+        (found.folder / "train.py").write_text(THETA)
+        return found
+
+    return write
+
+
+def test_a_population_goes_on_from_the_checkpoints_of_its_best_also_after_it_was_cut_off(
+    population, home: Home, db
+) -> None:
+    runs = _by_number(run_sweep(population(), home, seed=2).trials)
+    links = [runs[number].raw["info"]["sweep"] for number in range(18)]
+    assert [link["step"] for link in links] == [4] * 6 + [8] * 6 + [12] * 6
+    assert [run.status for run in runs.values()] == ["INTERRUPTED"] * 12 + ["COMPLETED"] * 6
+    assert {runs[number].result["first_step"] for number in range(12, 18)} == {9}
+    sources = [link.get("goes_on_from") for link in links]
+    assert sources[:6] == [None] * 6
+    assert all(sources[number] // 6 == number // 6 - 1 for number in range(6, 18))
+    exploited = [number for number in range(6, 18) if sources[number] != number - 6]
+    assert exploited
+    for number in exploited:
+        assert links[number]["config"] != links[sources[number]]["config"]
+        assert links[number]["value"] > links[sources[number]]["value"]  # it went on where the other one was
+
+    ended = []
+
+    def cut_off(event: TrialEvent) -> None:
+        ended.extend([event.number] * (event.kind == "ended"))
+        if len(ended) == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(population(), home, seed=2, on_event=cut_off)
+    cut = SweepStore(db).latest()[0]
+    whole = _by_number(run_sweep(population(), home, resume=cut.id).trials)
+    assert [run.raw["info"]["sweep"]["config"] for run in whole.values()] == [link["config"] for link in links]
+    attempts = RunStore(db).of_sweep(cut.id, all_attempts=True)
+    assert [ended.count(run.raw["info"]["sweep"]["trial"]) for run in attempts].count(1) == 9  # none ran again
+
+
+def _by_number(trials: Sequence[Run]) -> dict[int, Run]:
+    return dict(sorted((run.raw["info"]["sweep"]["trial"], run) for run in trials))
+
+
+def test_a_hundred_trials_four_at_a_time_are_a_hundred_runs(project, home: Home, db) -> None:
+    result = run_sweep(project(trials=100, concurrent=4, resources={"cpu": 0.5}, fresh_seeds=1), home)
+    assert len(result.trials) == 100
+    assert len(_by_number(result.trials)) == 100
+    assert db.runs.count_documents({"info.sweep.trial": {"$exists": True}}) == 100
+    assert db.runs.count_documents({}) == 101  # and the winner's
+
+
+def test_a_population_without_checkpoints_is_told_to_report_them(population, home: Home) -> None:
+    with pytest.raises(Refused, match=r"pbt goes on from checkpoints\. Report one at step"):
+        run_sweep(population(checkpoints=False), home)

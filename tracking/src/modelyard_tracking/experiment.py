@@ -57,7 +57,7 @@ class Conductor(Protocol):
 
     @property
     def code(self) -> origin.GitState | None:
-        """As the sweep found it, for workers to which the code came without its repository."""
+        """As the sweep found it once for all of its runs; workers may have the code without its repository."""
 
     def report(self, run: Run, step: int, value: float, checkpoint: Path | None) -> None: ...
 
@@ -126,8 +126,8 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
     def _observed_run(self, *args: Any, info: dict[str, Any] | None, **kwargs: Any) -> Run:
         home = self._home()
         with _neighbours(Path(self.base_dir)), sigterm_interrupts():
-            conducted = self._conductor.code if self._conductor is not None else None
-            state = conducted or origin.git_state(Path(self.base_dir))
+            base = Path(self.base_dir)
+            state = self._conductor.code if self._conductor is not None else origin.git_state(base)
             self._tell_sources(state)
             recorded = {**(info or {})}
             ours = {**self._origin(home, state), "datasets": {}, "model": None}
@@ -166,7 +166,8 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
         run_id = None
         try:
             with home.connected() as db, folder.uploading() as mine:
-                prepare(db)
+                if self._conductor is None:  # a sweep has prepared it
+                    prepare(db)
                 run_id = RunUpload(folder, db).begin() if mine else None
         except (Unavailable, PyMongoError) as error:
             log.warning(

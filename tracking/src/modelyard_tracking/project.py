@@ -50,12 +50,13 @@ class SweepPlan(_Table):
     concurrent: Count = 2
     space: str | dict[str, Any] = "search_space.py"  # a file that defines `space()`, or the space: `sweeping/space.py`
     search: Literal["tpe", "random", "grid"] = "tpe"
-    scheduler: Literal["none", "asha"] = "none"
+    scheduler: Literal["none", "asha", "pbt"] = "none"
     resources: dict[Text, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {"cpu": 1.0}  # per trial
     max_failures: Annotated[int, Field(ge=0)] = 1  # how often a trial that failed is tried again
     max_steps: Count | None = None  # the largest step that a trial reports
     grace_steps: Count = 1  # asha stops no trial before this step
     reduction: Annotated[int, Field(ge=2)] = 3  # asha lets one of so many trials go on
+    perturb_every: Count | None = None  # steps of a generation of pbt; trials are the population times the generations
     fresh_seeds: Count = 5  # how often the winner is trained anew
 
     @field_validator("space", mode="before")
@@ -73,6 +74,10 @@ class SweepPlan(_Table):
             faults.append(f'scheduler = "{self.scheduler}" needs max_steps, the largest step that a trial reports')
         if self.scheduler == "asha" and steps is not None and self.grace_steps > steps:
             faults.append(f"grace_steps = {self.grace_steps} is beyond max_steps = {steps}: no trial would be stopped")
+        if self.scheduler == "pbt" and self.perturb_every is None:
+            faults.append('scheduler = "pbt" needs perturb_every, after how many steps the worst go on from the best')
+        if self.scheduler == "pbt" and self.search != "random" and "search" in self.model_fields_set:
+            faults.append(f'scheduler = "pbt" draws its population at random: leave search = "{self.search}" out')
         if not any(self.resources.values()):
             faults.append("resources: a trial needs something above 0, such as cpu = 1")
         if wrong := sorted({"CPU", "GPU"} & self.resources.keys()):

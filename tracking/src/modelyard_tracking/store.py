@@ -1,5 +1,6 @@
 """Where tracking keeps things: a MongoDB database and a folder of files named by their digest."""
 
+import functools
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -72,9 +73,27 @@ class Home:
         finally:
             db.client.close()
 
+    def lasting(self) -> "LastingHome":
+        """The same home for a process that records one run after the other: it connects once, and stays connected."""
+        return LastingHome(self.mongo_url, self.database, self.artifacts, self.spool_root)
+
     @property
     def files(self) -> "ArtifactStore":
         return ArtifactStore(self.artifacts)
+
+
+@dataclass(frozen=True, slots=True)
+class LastingHome(Home):
+    """A home whose database stays connected until the process ends."""
+
+    @contextmanager
+    def connected(self) -> Iterator["Database[dict[str, Any]]"]:
+        yield _lasting_database(self)
+
+
+@functools.cache
+def _lasting_database(home: LastingHome) -> "Database[dict[str, Any]]":
+    return home.connect()
 
 
 @dataclass(frozen=True, slots=True)

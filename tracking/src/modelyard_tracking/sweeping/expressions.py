@@ -6,12 +6,14 @@ choice is a switch on a whole number. Everything here is a walk over that graph.
 
 import itertools
 import math
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from modelyard_tracking.recording.plain import plain
 
+RESAMPLED = 0.25  # the share of values that are drawn anew where others are changed a little
 FINITE = ("randint", "quniform", "qloguniform")  # kinds of draws with so many values and no more
 _ARGUMENTS = ("low", "mu", "high", "sigma", "q")  # of hyperopt's calls, in their order
 
@@ -50,6 +52,13 @@ class Draw:
         if self.kind in ("uniform", "loguniform"):
             value = min(max(value, self.bounds[0]), self.bounds[1])
         return round(value) if self.whole else float(value)
+
+    def beside(self, value: float, factor: float) -> Any:
+        """The value that `factor` leads to; of a finite draw, another one than `value` where there is one."""
+        changed = self.nearest(value * factor)
+        if changed == value and self.kind in FINITE:
+            return self.nearest(value + math.copysign(self.step, (factor - 1) * (value or 1)))
+        return changed
 
     def _value(self, step: int) -> Any:
         value = step * self.step
@@ -150,6 +159,55 @@ def values(expression: Any) -> list[Any]:
             return [node.obj]
     draw = draw_of(node)
     return draw.values if draw is not None else []
+
+
+def perturbed(expression: Any, value: Any, rng: random.Random) -> Any:
+    """A drawn value, changed: numbers by a fifth, or drawn anew; an option of a choice kept, or drawn anew."""
+    node = _apply(expression)
+    match node.name:
+        case "dict" if isinstance(value, dict):
+            return {name: perturbed(part, value[name], rng) for name, part in node.named_args}
+        case "pos_args" if isinstance(value, list | tuple):
+            return [perturbed(part, item, rng) for part, item in zip(node.pos_args, value, strict=False)]
+        case "literal":
+            return plain(node.obj)
+        case "switch":
+            chosen = next((option for option in node.pos_args[1:] if _could_give(option, value)), None)
+            return _drawn(node, rng) if chosen is None or rng.random() < RESAMPLED else perturbed(chosen, value, rng)
+    draw = draw_of(node)
+    if draw is None or draw.kind == "randint" or isinstance(value, bool) or not isinstance(value, int | float):
+        return _drawn(node, rng) if rng.random() < RESAMPLED else value  # it has no order, or none that we know
+    return _drawn(node, rng) if rng.random() < RESAMPLED else draw.beside(value, rng.choice((0.8, 1.2)))
+
+
+def _drawn(node: Any, rng: random.Random) -> Any:
+    import numpy as np
+    from hyperopt.pyll.stochastic import sample
+
+    return plain(sample(node, rng=np.random.default_rng(rng.getrandbits(64))))
+
+
+def _could_give(node: Any, value: Any) -> bool:
+    """Whether an option of a choice is the one that a value came from."""
+    match node.name:
+        case "literal":
+            return bool(plain(node.obj) == plain(value))
+        case "dict":
+            parts = dict(node.named_args)
+            return (
+                isinstance(value, dict)
+                and parts.keys() == value.keys()
+                and all(_could_give(part, value[name]) for name, part in parts.items())
+            )
+        case "pos_args":
+            return (
+                isinstance(value, list | tuple)
+                and len(value) == len(node.pos_args)
+                and all(_could_give(part, item) for part, item in zip(node.pos_args, value, strict=True))
+            )
+        case "switch":
+            return any(_could_give(option, value) for option in node.pos_args[1:])
+    return not isinstance(value, dict | list | str)
 
 
 def _apply(expression: Any) -> Any:

@@ -6,6 +6,7 @@ trials that ran side by side came first; and a sweep whose driver was killed is 
 """
 
 import math
+import random
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -14,13 +15,16 @@ from typing import Any, Literal
 
 from modelyard_tracking.errors import Refused
 from modelyard_tracking.recording.plain import plain
+from modelyard_tracking.sweeping.population import Member, Population
 from modelyard_tracking.sweeping.space import Space
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from ray.tune.search import Searcher
 
-TRIAL = "__trial__"  # in a suggested configuration: the trial's number, which the trial takes out
+# In a suggested configuration, for the trial to take out:
+TRIAL = "__trial__"  # its number
+PART = "__part__"  # in population based training: the trial to go on from, or None, and the step to stop at
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +36,16 @@ class Finished:
 
 
 class OrderedSearch(Searcher):  # type: ignore[misc]
-    """TPE, random or grid search, with the same configurations for the same seed however trials overtake each other.
+    """TPE, random or grid search, or population based training: the same seed gives the same configurations.
+
+    However trials overtake each other.
 
     Args:
-        kind: "tpe", "random" or "grid".
+        kind: "tpe", "random" or "grid"; the kind of a population's first generation is "random".
         trials: how many configurations are tried; a grid may be smaller.
         window: how many trials run at once.
         metric, mode: of what trials report, and whether more or less of it is better: "max" or "min".
+        population: for population based training.
         finished: trials by number that are not run again; their results are told in their turn.
 
     Raises:
@@ -55,12 +62,17 @@ class OrderedSearch(Searcher):  # type: ignore[misc]
         seed: int,
         metric: str,
         mode: str,
+        population: Population | None = None,
         finished: Mapping[int, Finished] | None = None,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._grid = space.grid(trials) if kind == "grid" else None
         self._trials = trials if self._grid is None else len(self._grid)
         self._window = window
+        self._space, self._seed, self._population = space, seed, population
+        if population is not None:
+            self._trials, kind = population.trials, "random"
+            space.perturbed(space.sample(seed), random.Random(seed))  # noqa: S311  # refused now, not after a generation
         self._blind = initial_trials(trials) if kind == "tpe" else self._trials  # so many need no results
         self._inner = space.searcher(metric=metric, mode=mode, seed=seed, initial=self._blind)  # idle for a grid
         self._finished = dict(finished or {})
@@ -70,6 +82,7 @@ class OrderedSearch(Searcher):  # type: ignore[misc]
         self._running: dict[str, int] = {}  # number by Ray's id
         self._last: dict[int, Any] = {}  # what running trials have reported last
         self._values: dict[int, float | None] = {}
+        self._configs: list[Mapping[str, Any]] = []
         while self._made <= max(self._finished, default=-1) and self._make():
             pass  # what an earlier session made is compared now, before anything is run
 
@@ -101,14 +114,14 @@ class OrderedSearch(Searcher):  # type: ignore[misc]
     def _make(self) -> bool:
         """Make the next configuration, if what it depends on is known."""
         number = self._made
-        if number >= self._trials or (number >= self._blind and not self._tell(number - self._window + 1)):
+        if number >= self._trials or not self._tell(self._needs(number)):
             return False
-        # plain: hyperopt makes tuples of lists.
-        config = self._grid[number] if self._grid is not None else plain(self._inner.suggest(str(number)))
+        config, part = self._propose(number)
+        self._configs.append(config)
         self._made += 1
         earlier = self._finished.get(number)
         if earlier is None:
-            self._ready.append((number, config))
+            self._ready.append((number, {**config, PART: part} if part else config))
             return True
         if plain(earlier.config) != config:
             raise Refused(
@@ -118,6 +131,24 @@ class OrderedSearch(Searcher):  # type: ignore[misc]
             )
         self._values[number] = earlier.value
         return True
+
+    def _needs(self, number: int) -> int:
+        """Of how many of the first trials the results must be known to make this one."""
+        if self._population is not None:
+            return self._population.first(number)
+        return number - self._window + 1 if number >= self._blind else 0
+
+    def _propose(self, number: int) -> tuple[dict[str, Any], list[int | None] | None]:
+        if self._grid is not None:
+            return self._grid[number], None
+        population = self._population
+        if population is None or number < population.size:
+            config = plain(self._inner.suggest(str(number)))  # plain: hyperopt makes tuples of lists
+            return config, None if population is None else [None, population.until(number)]
+        first = population.first(number) - population.size
+        before = [Member(self._configs[at], self._values[at]) for at in range(first, first + population.size)]
+        config, source = population.next(number, before, self._space, self._seed, self.mode)
+        return plain(config), [source, population.until(number)]
 
     def _tell(self, count: int) -> bool:
         """See that hyperopt has the results of the first `count` trials; False while one of them is not known."""

@@ -17,8 +17,9 @@ The table's language is also how every space is described, wherever it came from
 import difflib
 import importlib.util
 import math
+import random
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from modelyard_tracking.sweeping.expressions import (
     labels,
     literals,
     names,
+    perturbed,
     size,
     values,
 )
@@ -96,9 +98,7 @@ class Space:
                 f"{self.source}: a grid needs choice, randint or quniform; without end are {', '.join(endless)}.\n"
                 'Change them, or set search = "random" or "tpe".'
             )
-        used = list(labels(self.expression))
-        if len(set(used)) < len(used):
-            raise Refused(f"{self.source}: an expression is used twice, so its values do not make a grid. Use two.")
+        self._check_labels("its values do not make a grid")
         count = size(self.expression)
         if count > limit:
             raise Refused(
@@ -106,6 +106,24 @@ class Space:
                 f"Set trials = {count}, or give the entries fewer values."
             )
         return [plain(config) for config in values(self.expression)]
+
+    def sample(self, seed: int) -> dict[str, Any]:
+        """One configuration."""
+        return dict(plain(self.searcher(metric="score", mode="max", seed=seed, initial=1).suggest("0")))
+
+    def perturbed(self, config: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
+        """A configuration of the space a little beside another one.
+
+        Raises:
+            Refused: an expression is used twice.
+        """
+        self._check_labels("its values cannot be changed one by one")
+        return dict(perturbed(self.expression, dict(config), rng))
+
+    def _check_labels(self, so: str) -> None:
+        used = list(labels(self.expression))
+        if len(set(used)) < len(used):
+            raise Refused(f"{self.source}: an expression is used twice, so {so}. Use two.")
 
     def flat(self, config: dict[str, Any]) -> dict[str, Any]:
         """A configuration's values by dotted names, as columns of a table or axes of a plot."""

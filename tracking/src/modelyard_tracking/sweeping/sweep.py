@@ -18,9 +18,12 @@ from modelyard_tracking.origin import GitState, git_state
 from modelyard_tracking.project import Project
 from modelyard_tracking.recording.plain import plain
 from modelyard_tracking.recording.spool import Spool
+from modelyard_tracking.recording.upload import prepare
 from modelyard_tracking.runs import Run, RunStore
 from modelyard_tracking.store import Home
 from modelyard_tracking.sweeping.cluster import check_resources, ray_session
+from modelyard_tracking.sweeping.population import Population
+from modelyard_tracking.sweeping.schedulers import scheduler_of
 from modelyard_tracking.sweeping.search import TRIAL, Finished, OrderedSearch
 from modelyard_tracking.sweeping.space import Space, load_space
 from modelyard_tracking.sweeping.sweeps import Sweep, SweepStore
@@ -75,10 +78,11 @@ def run_sweep(
     """
     space, code = load_space(project), git_state(project.folder)
     with home.connected() as db:
+        prepare(db)
         sweeps, runs = SweepStore(db), RunStore(db)
         if resume is None:
             space.validate(_entries(project))
-            sweep = sweeps.begin(project, space.describe(), seed, trials or project.sweep.trials, code)
+            sweep = sweeps.begin(project, space.describe(), seed, _budget(project, trials), code)
         else:
             sweep = sweeps.resume(resume, project.name)
         on_begin(sweep)
@@ -106,6 +110,12 @@ def run_sweep(
         raise Refused(_why_nothing(project, sweep, found))
     failed = sum(run.status in ("FAILED", "DIED") for run in found)
     return SweepResult(sweep.id, tuple(found), best, failed, winner)
+
+
+def _budget(project: Project, trials: int | None) -> int:
+    """How many trials there will be; a population may leave a few over."""
+    budget = trials or project.sweep.trials
+    return Population.of(project.sweep, budget).trials if project.sweep.scheduler == "pbt" else budget
 
 
 def _entries(project: Project) -> list[str] | None:
@@ -151,6 +161,7 @@ def _search(
         seed=sweep.seed,
         metric=metric,
         mode=mode,
+        population=Population.of(plan, sweep.trials) if plan.scheduler == "pbt" else None,
         finished=_finished(project, runs.of_sweep(sweep.id, all_attempts=True)),
     )
     if not search.left:
@@ -160,7 +171,7 @@ def _search(
         tune.with_resources(trainable(order), _rays(plan.resources)),
         tune_config=tune.TuneConfig(
             search_alg=search,
-            scheduler=_scheduler(project),
+            scheduler=scheduler_of(plan),
             metric=metric,
             mode=mode,
             num_samples=sweep.trials,
@@ -184,17 +195,6 @@ def _rays(resources: Mapping[str, float]) -> dict[str, float]:
     return {"cpu": 0, **resources}
 
 
-def _scheduler(project: Project) -> Any:
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-
-    plan = project.sweep
-    if plan.scheduler == "asha":
-        return ASHAScheduler(
-            time_attr="step", max_t=plan.max_steps, grace_period=plan.grace_steps, reduction_factor=plan.reduction
-        )
-    return FIFOScheduler()
-
-
 def _finished(project: Project, attempts: list[Run]) -> dict[int, Finished]:
     """The trials that need not run again, by number; None as the value of one that failed too often."""
     finished: dict[int, Finished] = {}
@@ -202,7 +202,7 @@ def _finished(project: Project, attempts: list[Run]) -> dict[int, Finished]:
     for run in attempts:
         link = run.raw["info"]["sweep"]
         number, value = link["trial"], _value(project, run)
-        over = run.status == "COMPLETED" or (run.status == "INTERRUPTED" and link.get("stopped_by") == "asha")
+        over = run.status == "COMPLETED" or (run.status == "INTERRUPTED" and link.get("stopped_by") in ("asha", "pbt"))
         if over and value is not None:
             finished[number] = Finished(link["config"], value)
         elif run.status == "FAILED":

@@ -4,6 +4,7 @@ A trial that is begun again, after a failure, a kill or a resume, is a further a
 number. What it had reached is kept as Ray's checkpoint, with an index of digests, so that half a copy is never used.
 """
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pymongo.errors import PyMongoError
 from sacred.run import Run as SacredRun
 from sacred.utils import SacredInterrupt
 
 from modelyard_tracking.digests import INDEX, check_folder, text_sha256, write_index
-from modelyard_tracking.errors import TrackingError
+from modelyard_tracking.errors import Refused, TrackingError
 from modelyard_tracking.origin import GitState
 from modelyard_tracking.store import Home
-from modelyard_tracking.sweeping.search import TRIAL
+from modelyard_tracking.sweeping.search import PART, TRIAL
 
 
 class Stopped(SacredInterrupt):  # type: ignore[misc]
@@ -47,11 +49,11 @@ class Order:
         return self.folder or Path(os.environ.get("TUNE_ORIG_WORKING_DIR") or Path.cwd())
 
     def home_here(self) -> Home:
-        """The driver's home; on another machine with a spool of that machine's own."""
+        """The driver's home, connected to once; on another machine with a spool of that machine's own."""
         if self.folder is not None:
-            return self.home
+            return self.home.lasting()
         place = os.environ.get("YARD_SPOOL") or Path(tempfile.gettempdir()) / "modelyard-spool"
-        return replace(self.home, spool_root=Path(place))
+        return replace(self.home, spool_root=Path(place)).lasting()
 
 
 @dataclass
@@ -60,6 +62,8 @@ class RayConductor:
 
     order: Order
     number: int
+    source: int | None = None  # the trial that it goes on from, in population based training
+    until: int | None = None  # the step at which it is over, before the project itself is done
     scores_holdout: bool = False
     reported: bool = False
     stop: BaseException | None = field(default=None, repr=False)
@@ -73,12 +77,19 @@ class RayConductor:
         return self.order.folder is None  # on this machine the driver waits for all of them at the end
 
     def report(self, run: SacredRun, step: int, value: float, checkpoint: Path | None) -> None:
-        """Pass a step on to Ray; raises Stopped where the scheduler ends the trial before its last step."""
+        """Pass a step on to Ray; raises Stopped where the scheduler ends the trial before its last step.
+
+        Raises:
+            Refused: the population's next generation would have no checkpoint to go on from.
+        """
+        last = self.order.max_steps is not None and step >= self.order.max_steps
+        over = self.until is not None and step >= self.until and not last
+        if over and checkpoint is None:
+            raise Refused(f"pbt goes on from checkpoints. Report one at step {step}:  ex.report(..., checkpoint=...)")
         run.info["sweep"] |= {"value": value, "step": step}
         self.reported = True
         self.tell(run, value, step, checkpoint)
-        last = self.order.max_steps is not None and step >= self.order.max_steps
-        if self.stop is not None and not last:
+        if over or (self.stop is not None and not last):
             run.info["sweep"]["stopped_by"] = self.order.scheduler
             raise Stopped from self.stop
 
@@ -96,13 +107,19 @@ class RayConductor:
             self.stop = end
 
     def checkpoint(self) -> Path | None:
-        """Ray's own, where it began the trial again; else the last whole one that an earlier session left."""
+        """Ray's own, where it began the trial again; else the last whole one that an earlier session left, or that the
+        trial left which this one goes on from.
+        """
         from ray import tune
 
         given = tune.get_checkpoint()
         if given is not None:
             return Path(given.path)
-        left = self.order.storage.glob(f"*/{trial_folder(self.number)}/checkpoint_*")
+        left = self._left_by(self.number)
+        return self._left_by(self.source) if left is None and self.source is not None else left
+
+    def _left_by(self, number: int) -> Path | None:
+        left = self.order.storage.glob(f"*/{trial_folder(number)}/checkpoint_*")
         for folder in sorted(left, key=lambda path: path.name, reverse=True):
             with suppress(TrackingError, OSError):
                 check_folder(folder, text_sha256((folder / INDEX).read_bytes()))
@@ -133,16 +150,18 @@ def trainable(order: Order) -> Callable[[dict[str, Any]], None]:
     """What Ray runs for each configuration."""
 
     def trial(config: dict[str, Any]) -> None:
-        from modelyard_tracking.experiment import load_experiment
         from modelyard_tracking.recording.plain import plain
 
         config = dict(config)
         number = int(config.pop(TRIAL))
-        experiment = load_experiment(order.folder_here())
+        experiment = _experiment(order.folder_here())
         experiment._home = order.home_here  # a worker has no settings of its own
-        conductor = RayConductor(order, number)
+        source, until = config.pop(PART, (None, None))
+        conductor = RayConductor(order, number, source, until)
         experiment._conductor = conductor
         link = {"id": order.sweep_id, "trial": number, "attempt": _attempts(order, number), "config": plain(config)}
+        if source is not None:
+            link["goes_on_from"] = source
         try:
             run = experiment.run(
                 config_updates={"seed": order.seed, **plain(config)},
@@ -160,6 +179,14 @@ def trainable(order: Order) -> Callable[[dict[str, Any]], None]:
     return trial
 
 
+@functools.cache
+def _experiment(folder: Path) -> Any:
+    """The project's experiment, imported once by a worker, which runs one trial after the other."""
+    from modelyard_tracking.experiment import load_experiment
+
+    return load_experiment(folder)
+
+
 def _report_result(conductor: RayConductor, run: SacredRun) -> None:
     """Of a project that reports no steps: its result is the only one."""
     metric = conductor.order.metric
@@ -172,6 +199,6 @@ def _report_result(conductor: RayConductor, run: SacredRun) -> None:
 
 def _attempts(order: Order, number: int) -> int:
     """How often this trial was begun before; 0 where the database cannot be asked."""
-    with suppress(TrackingError), order.home.connected() as db:
+    with suppress(TrackingError, PyMongoError), order.home_here().connected() as db:
         return int(db.runs.count_documents({"info.sweep.id": order.sweep_id, "info.sweep.trial": number}))
     return 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelyard_tracking.sweeping.search import TRIAL
+from modelyard_tracking.sweeping.search import PART, TRIAL
 from modelyard_tracking.sweeping.sweeps import Sweep, SweepStore
 
 with warnings.catch_warnings():
@@ -62,6 +62,7 @@ class Watch(tune.Callback):  # type: ignore[misc]
     def _tell(self, kind: str, trial: Any, result: Mapping[str, Any] | None = None, fault: str = "") -> None:
         config = dict(trial.config)
         number = config.pop(TRIAL)
+        config.pop(PART, None)
         last = result or {}
         step, value, run_id = last.get("step"), last.get(self._metric), last.get("run_id")
         self._on_event(TrialEvent(kind, number, config, step, value, run_id, fault))
