@@ -60,7 +60,7 @@ def test_a_model_that_was_changed_after_training_is_refused_by_its_golden_rows(r
 
 def test_a_tampered_model_file_is_refused_by_its_digest(road: Road) -> None:
     ref = version_of(road, lambda _: None)
-    folder = road.yard.settings.tracking_home.files.model(road.yard.registry.resolve(ref).model_sha256)
+    folder = road.yard.settings.tracking_home.files.model(road.yard.resolve(ref).model_sha256)
     file = folder / "mlflow" / "model.skops"
     content = file.read_bytes()
     file.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])

@@ -82,7 +82,7 @@ def test_a_sweep_ends_nothing_but_what_it_started(road: Road) -> None:
 
 def test_the_registry_holds_both_versions_with_alias_and_digest(road: Road) -> None:
     for alias, number in (("champion", 1), ("challenger", 2)):
-        version = road.yard.registry.resolve(f"tumor@{alias}")
+        version = road.yard.resolve(f"tumor@{alias}")
         assert (version.ref, version.state) == (f"tumor:{number}", "approved")
         assert version.model_sha256 == road.yard.run_store.get(version.run_id).model_sha256
         assert Path(version.source, "MLmodel").is_file()
@@ -135,7 +135,7 @@ def test_the_same_unit_gets_the_same_variant_on_every_repeat(road: Road) -> None
 def test_an_answer_says_which_model_gave_it(road: Road) -> None:
     with road.http as http:
         answer = http.post(PREDICT, json={"rows": [row_of(road)]})
-    version = road.yard.registry.resolve("tumor@champion")
+    version = road.yard.resolve("tumor@champion")
     assert answer.headers["x-model-digest"] == f"sha256:{version.model_sha256}"
     assert answer.headers["x-prediction-id"] == answer.json()["prediction_id"]
     assert answer.headers["x-model-version"] == "1"

@@ -10,6 +10,7 @@ import pytest
 from modelyard_tracking.approval import Approvals
 from modelyard_tracking.errors import NotFound, Refused
 from modelyard_tracking.evidence import evidence_sha256, gather
+from modelyard_tracking.ledger import Ledger
 from modelyard_tracking.project import Project, load_project
 from modelyard_tracking.registry import Registry
 from modelyard_tracking.runs import Run
@@ -58,7 +59,7 @@ def test_a_good_run_becomes_a_version_that_awaits_approval_and_then_has_it(appro
     assert registry.resolve(ref).state == "requested"
     approval = approvals.approve(ref, "approver", "it is good", alias="champion")
     assert (approval.state, approval.approved_by, approval.requested_by) == ("approved", "approver", "scientist")
-    version = registry.resolve(f"{project.name}@champion")
+    version = approvals.aliases.resolve(f"{project.name}@champion")
     assert (version.ref, version.state, version.model_sha256) == (ref, "approved", run.model_sha256)
     assert approvals.require(version).reason == "it is good"
 
@@ -132,6 +133,101 @@ def test_changed_evidence_voids_the_approval(approvals, project, run, registry, 
         approvals.require(registry.resolve(ref))
 
 
+def test_changed_evidence_is_found_though_its_digest_was_changed_too(approvals, project, run, registry, db) -> None:
+    ref = ask(approvals, project, run)
+    approvals.approve(ref, "approver", "good")
+    document = db.approvals.find_one({"_id": ref})
+    document["evidence"]["commit"] = "f" * 40
+    document["evidence_sha256"] = evidence_sha256(document["evidence"])
+    db.approvals.replace_one({"_id": ref}, document)
+    with pytest.raises(Refused, match="speaks of another model or other evidence"):
+        approvals.require(registry.resolve(ref))
+
+
+def test_a_changed_entry_of_the_ledger_voids_the_approval(approvals, project, run, registry, db) -> None:
+    ref = ask(approvals, project, run)
+    approvals.approve(ref, "approver", "good")
+    db.ledger.update_one({"kind": "approve"}, {"$set": {"by": "somebody else"}})
+    with pytest.raises(Refused, match=r"Entry 2 of the ledger, approve of .* was changed"):
+        approvals.require(registry.resolve(ref))
+
+
+def test_a_state_that_was_written_into_the_registry_approves_nothing(approvals, project, run, registry) -> None:
+    ref = ask(approvals, project, run)
+    registry.tag(project.name, 1, {"state": "approved"})
+    with pytest.raises(Refused, match="has not been approved"):
+        approvals.require(registry.resolve(ref))
+    assert f"{ref} is approved in MLflow's registry, and requested to the ledger" in approvals.drift()
+    approvals.mend()
+    assert registry.resolve(ref).state == "requested"
+
+
+def test_a_rejected_version_stays_rejected(approvals, project, run, registry) -> None:
+    ref = ask(approvals, project, run)
+    said = approvals.reject(ref, "approver", "too few rows")
+    assert (said.state, said.decided_by, said.reason) == ("rejected", "approver", "too few rows")
+    assert said.approved_by is None
+    assert registry.resolve(ref).state == "rejected"
+    for say in (approvals.approve, approvals.withdraw):
+        with pytest.raises(Refused, match=r"was rejected by approver: too few rows"):
+            say(ref, "another", "it is fine")
+    with pytest.raises(Refused, match="was rejected by approver, so it is not used"):
+        approvals.require(registry.resolve(ref))
+
+
+def test_an_approval_can_be_withdrawn_and_then_nothing_uses_it(approvals, project, run, registry) -> None:
+    ref = ask(approvals, project, run)
+    approvals.approve(ref, "approver", "good", alias="champion")
+    approvals.withdraw(ref, "approver", "it was trained on wrong labels")
+    with pytest.raises(Refused, match="was withdrawn by approver, so it is not used: it was trained on wrong labels"):
+        approvals.require(registry.resolve(ref))
+    with pytest.raises(Refused, match="was withdrawn"):
+        approvals.approve(ref, "approver", "again")
+
+
+def test_in_a_team_nobody_approves_what_they_asked_for(approvals, project, run) -> None:
+    team = replace(approvals, team=True)
+    ref = ask(team, project, run)
+    with pytest.raises(Refused, match=r"scientist asked for .*, so somebody else says"):
+        team.approve(ref, "scientist", "I am sure")
+    assert team.approve(ref, "approver", "so am I").state == "approved"
+
+
+def test_only_an_approved_version_is_promoted(approvals, project, run) -> None:
+    ref = ask(approvals, project, run)
+    with pytest.raises(Refused, match="has not been approved"):
+        approvals.promote(ref, "champion", "approver", "", None)
+    approvals.approve(ref, "approver", "good")
+    approvals.promote(ref, "champion", "approver", "", None)
+    assert approvals.aliases.current(project.name, "champion") == 1
+
+
+@pytest.mark.parametrize("step", ["add", "insert", "append"])
+def test_a_request_that_was_cut_off_anywhere_is_the_same_version_when_it_is_made_again(
+    approvals, project, run, registry, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class Cut(BaseException):
+        pass
+
+    def cut(*_: object, **__: object) -> None:
+        raise Cut
+
+    if step == "add":  # after the row is there, before it is known
+        monkeypatch.setattr(Registry, "get", cut)
+    if step == "insert":
+        monkeypatch.setattr("pymongo.collection.Collection.insert_one", cut)
+    if step == "append":
+        monkeypatch.setattr(Ledger, "append", cut)
+    with pytest.raises(Cut):
+        ask(approvals, project, run)
+    monkeypatch.undo()
+    with pytest.raises((NotFound, Refused)):  # half a request is none
+        approvals.approve(f"{project.name}:1", "approver", "good")
+    assert ask(approvals, project, run) == f"{project.name}:1"
+    assert len(registry.versions(project.name)) == 1
+    assert approvals.approve(f"{project.name}:1", "approver", "good").state == "approved"
+
+
 def test_a_version_that_the_registry_gives_another_model_is_refused(approvals, project, run, registry) -> None:
     ref = ask(approvals, project, run)
     approvals.approve(ref, "approver", "good")
@@ -149,9 +245,9 @@ def test_the_digest_of_evidence_survives_the_database(approvals, project, run, d
 @pytest.mark.parametrize(
     ("ref", "error"), [("tumor", Refused), ("tumor:x", Refused), ("nosuch:1", NotFound), ("nosuch@champion", NotFound)]
 )
-def test_a_reference_to_nothing_is_reported(registry: Registry, ref: str, error: type[Exception]) -> None:
+def test_a_reference_to_nothing_is_reported(approvals, ref: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        registry.resolve(ref)
+        approvals.aliases.resolve(ref)
 
 
 def test_files_of_the_registry_stay_inside_the_store(approvals, project, run, registry, home: Home) -> None:

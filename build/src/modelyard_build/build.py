@@ -21,6 +21,7 @@ from modelyard_serving.manifest import Column, Manifest
 from modelyard_serving.model_files import digest_of
 from modelyard_tracking.approval import Approval, Approvals
 from modelyard_tracking.digests import file_sha256, text_sha256
+from modelyard_tracking.ledger import Entry
 from modelyard_tracking.project import Project
 from modelyard_tracking.registry import ModelVersion
 from modelyard_tracking.saving import Golden, read_schema
@@ -41,6 +42,7 @@ class Build:
     report_sha256: str
     inputs_sha256: str
     cached: bool
+    ledger: str  # number:sha256 of the entry that says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Builder:
     db: "Database[dict[str, Any]]" = field(repr=False)
     approvals: Approvals
     home: Path
+    user: str
 
     def build(self, version: ModelVersion, project: Project, say: Say = lambda _: None) -> Build:
         """Package `version`, serve it as packaged, and check it over HTTP.
@@ -79,10 +82,22 @@ class Builder:
         with serve(bento.path, environment, self.home) as served:
             findings = tuple(check(served, subject) for check in CHECKS)
         report = Report(version.ref, bento.tag, bento.sha256, version.model_sha256, findings)
-        self._keep(report, inputs, bento, environment)
         if not report.passed:
+            self._keep(report, inputs, bento, environment, "")
             raise Refused(_refusal(version.ref, findings))
-        return Build(version.ref, bento, environment, report.to_dict(), report.sha256, inputs, cached=False)
+        ledger = str(self._entered(report).head)
+        self._keep(report, inputs, bento, environment, ledger)
+        return Build(version.ref, bento, environment, report.to_dict(), report.sha256, inputs, False, ledger)
+
+    def _entered(self, report: Report) -> Entry:
+        """The ledger's entry about a build that passed."""
+        facts = {
+            "bento": report.bento_tag,
+            "bento_sha256": report.bento_sha256,
+            "report_sha256": report.sha256,
+            "model_sha256": report.model_sha256,
+        }
+        return self.approvals.ledger.append("build", report.ref, self.user, lambda: facts)
 
     def find(self, ref: str) -> Build:
         """The build of a version that passed, its bento verified.
@@ -111,7 +126,7 @@ class Builder:
             raise Refused(f"The lock {digest[:12]} of {approval.ref} is missing or was changed. Train again.")
         return lock
 
-    def _keep(self, report: Report, inputs: str, bento: Bento, environment: Path) -> None:
+    def _keep(self, report: Report, inputs: str, bento: Bento, environment: Path, ledger: str) -> None:
         reports = self.home / "reports"
         reports.mkdir(parents=True, exist_ok=True)
         document = report.to_dict()
@@ -128,6 +143,7 @@ class Builder:
                 "inputs_sha256": inputs,
                 "report": document,
                 "report_sha256": report.sha256,
+                "ledger": ledger,
                 "built_at": datetime.now(UTC),
             },
             upsert=True,
@@ -155,6 +171,7 @@ def _build(document: Mapping[str, Any]) -> Build:
         document["report_sha256"],
         document["inputs_sha256"],
         cached=True,
+        ledger=document.get("ledger", ""),
     )
 
 
@@ -190,6 +207,7 @@ def _manifest(version: ModelVersion, approval: Approval, model: Path) -> Manifes
         inputs=tuple(Column(**column) for column in schema["inputs"]),
         methods=tuple(schema["methods"]),
         classes=tuple(schema["classes"]),
+        ledger=str(approval.ledger_entry or ""),
     )
 
 

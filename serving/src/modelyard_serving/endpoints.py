@@ -1,11 +1,14 @@
 """Endpoints and deployments: what should run, and who answers. The desired state, kept in MongoDB."""
 
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
 
 from modelyard_serving.errors import NotFound, Refused
 from modelyard_serving.split import BucketTable
@@ -76,15 +79,32 @@ class EndpointStore:
     def endpoints(self) -> list[Endpoint]:
         return [_endpoint(document) for document in self.db.endpoints.find().sort("_id", 1)]
 
-    def put(self, endpoint: Endpoint) -> None:
+    def put(self, endpoint: Endpoint, revision: int) -> None:
+        """Make it the desired state.
+
+        Args:
+            revision: of changes that come at once, the one with the highest stays.
+        """
         document = {
             "salt": endpoint.salt,
             "variants": dict(endpoint.variants),
             "default": endpoint.default,
             "runs": [list(run) for run in endpoint.table.runs],
+            "revision": revision,
             "updated_at": datetime.now(UTC),
         }
-        self.db.endpoints.replace_one({"_id": endpoint.name}, document, upsert=True)
+        older = {"_id": endpoint.name, "$or": [{"revision": {"$lt": revision}}, {"revision": None}]}
+        with suppress(DuplicateKeyError):  # there is a later one
+            self.db.endpoints.replace_one(older, document, upsert=True)
+
+    def await_revision(self, name: str, revision: int, timeout_s: float = 5.0) -> None:
+        """Wait until a change that was announced is there; not for ever, since its maker may have died."""
+        deadline = time.monotonic() + timeout_s
+        while revision and time.monotonic() < deadline:
+            found = self.db.endpoints.find_one({"_id": name}, {"revision": 1}) or {}
+            if (found.get("revision") or 0) >= revision:
+                return
+            time.sleep(0.05)
 
     def deployment(self, name: str) -> Deployment:
         document = self.db.deployments.find_one({"_id": name})

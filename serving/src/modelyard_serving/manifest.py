@@ -48,6 +48,7 @@ class Manifest:
     inputs: tuple[Column, ...]
     methods: tuple[str, ...]
     classes: tuple[str | int | float | bool, ...]
+    ledger: str = ""  # number:sha256 of the ledger's entry that approved this version
     format: int = FORMAT
 
     def to_json(self) -> bytes:

@@ -1,17 +1,28 @@
-"""Approval: a person's recorded yes to one version, bound to the model's digest and the evidence's."""
+"""Approval: a person's recorded yes or no to one version, bound to the model's digest and the evidence's.
+
+The evidence is a document that is written once. Everything that is said about it is an entry of the ledger, and the
+state of a version is the last of these.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
 
+from modelyard_tracking.aliases import Aliases
 from modelyard_tracking.digests import check_folder
 from modelyard_tracking.errors import NotFound, Refused
 from modelyard_tracking.evidence import Evidence, evidence_sha256
+from modelyard_tracking.ledger import Head, Ledger, Stands
 from modelyard_tracking.registry import ModelVersion, Registry
 from modelyard_tracking.store import ArtifactStore
+
+STATES = {"request": "requested", "approve": "approved", "reject": "rejected", "withdraw": "withdrawn"}
+_FROM = {"approve": ("requested",), "reject": ("requested",), "withdraw": ("requested", "approved")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,26 +30,47 @@ class Approval:
     """What was asked and answered about one version."""
 
     ref: str
-    state: str  # requested, approved
+    state: str  # requested, approved, rejected, withdrawn
     evidence: Mapping[str, Any]
     evidence_sha256: str
     requested_by: str
     requested_at: datetime
-    approved_by: str | None = None
-    approved_at: datetime | None = None
+    decided_by: str | None = None
+    decided_at: datetime | None = None
     reason: str | None = None
+    ledger_entry: Head | None = None  # the one that says so
+
+    @property
+    def approved_by(self) -> str | None:
+        return self.decided_by if self.state == "approved" else None
 
 
 @dataclass(frozen=True, slots=True)
 class Approvals:
-    """Asks for approval and records it; registry and database are kept in step."""
+    """Asks for approval and records what was said.
+
+    Args:
+        team: nobody approves what they asked for themselves.
+    """
 
     db: "Database[dict[str, Any]]" = field(repr=False)
     registry: Registry
     files: ArtifactStore
+    team: bool = False
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.db)
+
+    @property
+    def aliases(self) -> Aliases:
+        return Aliases(self.ledger, self.registry)
 
     def request(self, evidence: Evidence, requested_by: str) -> ModelVersion:
         """Register the evidence's model as a version that awaits approval. Asking twice gives the same version.
+
+        Also asking again after a crash: files first, then the version's row with the evidence's digest, then the
+        evidence, then the ledger; what is there already is used.
 
         Raises:
             Refused: there are objections; all of them are in the text.
@@ -47,11 +79,38 @@ class Approvals:
         if evidence.objections:
             listed = "\n".join(f"  - {objection}" for objection in evidence.objections)
             raise Refused(f"Run {facts['run_id']} cannot be put before an approver:\n{listed}")
-        model, digest = facts["model"], facts["model_sha256"]
+        digest = facts["model_sha256"]
         check_folder(self.files.model(digest), digest)
-        before = self.db.approvals.find_one({"evidence.model": model, "evidence_sha256": evidence.sha256})
-        if before is not None:
-            return self.registry.resolve(before["_id"])
+        version = self._version(evidence)
+        document = {
+            "evidence": dict(facts),
+            "evidence_sha256": evidence.sha256,
+            "requested_by": requested_by,
+            "requested_at": datetime.now(UTC),
+        }
+        try:
+            self.db.approvals.insert_one({"_id": version.ref, **document})
+        except DuplicateKeyError:
+            if self._document(version.ref)["evidence_sha256"] != evidence.sha256:
+                raise Refused(f"{version.ref} has other evidence by now. Ask again:  yard request RUN") from None
+
+        def decide() -> Mapping[str, Any]:
+            if self.ledger.last("request", subject=version.ref) is not None:
+                raise Stands
+            said = {name: facts[name] for name in ("run_id", "commit", "lock_sha256", "data")}
+            return {**_digests(version, evidence.sha256), **said}
+
+        with suppress(Stands):
+            self.ledger.append("request", version.ref, requested_by, decide)
+        return version
+
+    def _version(self, evidence: Evidence) -> ModelVersion:
+        """The version with this evidence, registered now if there is none."""
+        facts = evidence.facts
+        model, digest = facts["model"], facts["model_sha256"]
+        for found in self.registry.versions(model):
+            if found.tags.get("evidence_sha256") == evidence.sha256:
+                return found
         tags = {
             "run_id": str(facts["run_id"]),
             "model_sha256": digest,
@@ -61,16 +120,6 @@ class Approvals:
             "state": "requested",
         }
         version = self.registry.add(model, self.files.model(digest) / "mlflow", tags)
-        self.db.approvals.insert_one(
-            {
-                "_id": f"{model}:{version}",
-                "state": "requested",
-                "evidence": dict(facts),
-                "evidence_sha256": evidence.sha256,
-                "requested_by": requested_by,
-                "requested_at": datetime.now(UTC),
-            }
-        )
         return self.registry.get(model, version)
 
     def approve(self, ref: str, approved_by: str, reason: str, alias: str | None = None) -> Approval:
@@ -78,49 +127,116 @@ class Approvals:
 
         Raises:
             NotFound: nobody asked for this version.
-            Refused: no reason is given, or the files or the evidence are not those that were put forward.
+            Refused: no reason is given, the files or the evidence are not those that were put forward, or the version
+                was rejected or withdrawn; in a team, who asked is who says yes.
         """
-        if not reason.strip():
-            raise Refused(f"Say why {ref} may be used:  yard approve {ref} --reason '...'")
-        version = self.registry.resolve(ref)
+        version = self.aliases.resolve(ref)
+        expected = self.aliases.current(version.model, alias) if alias else None
         approval = self.verified(version)
-        if approval.state != "approved":
-            said = {"approved_by": approved_by, "approved_at": datetime.now(UTC), "reason": reason.strip()}
-            self.db.approvals.update_one(
-                {"_id": version.ref, "state": "requested"}, {"$set": {"state": "approved", **said}}
-            )
-            self.registry.tag(version.model, version.version, {"state": "approved", "approved_by": approved_by})
+        if self.team and approval.requested_by == approved_by:
+            raise Refused(f"{approved_by} asked for {version.ref}, so somebody else says whether it may be used.")
+        said = self._say("approve", version, approved_by, reason)
         if alias:
-            self.registry.set_alias(version.model, alias, version.version)
-        return self.get(version.ref)
+            self.aliases.move(version, alias, approved_by, reason, expected)
+        return said
 
-    def get(self, ref: str) -> Approval:
-        document = self.db.approvals.find_one({"_id": ref})
+    def reject(self, ref: str, by: str, reason: str) -> Approval:
+        """Record a no. A version that was rejected stays so; a better one has another number."""
+        return self._say("reject", self.aliases.resolve(ref), by, reason)
+
+    def withdraw(self, ref: str, by: str, reason: str) -> Approval:
+        """Take back a request or an approval: the version is not built or deployed any more. What runs goes on."""
+        return self._say("withdraw", self.aliases.resolve(ref), by, reason)
+
+    def promote(self, ref: str, alias: str, by: str, reason: str, expected: int | None) -> None:
+        """Point an alias at an approved version; see `Aliases.move`.
+
+        Raises:
+            Refused: it is not approved, or the alias is not where `expected` says.
+        """
+        version = self.aliases.resolve(ref)
+        self.require(version)
+        self.aliases.move(version, alias, by, reason, expected)
+
+    def _say(self, kind: str, version: ModelVersion, by: str, reason: str) -> Approval:
+        if not reason.strip():
+            why = {"approve": "it may be used", "reject": "it may not be used", "withdraw": "it is taken back"}[kind]
+            raise Refused(f"Say why {why}:  yard {kind} {version.ref} --reason '...'")
+
+        def decide() -> Mapping[str, Any]:
+            approval = self.get(version.ref)
+            if approval.state == STATES[kind]:
+                raise Stands
+            if approval.state not in _FROM[kind]:
+                raise Refused(
+                    f"{version.ref} was {approval.state} by {approval.decided_by}: {approval.reason}\n"
+                    "What was said stays. Ask for a new version:  yard request RUN"
+                )
+            return _digests(version, approval.evidence_sha256)
+
+        with suppress(Stands):
+            self.ledger.append(kind, version.ref, by, decide, reason.strip())
+        approval = self.get(version.ref)
+        self._show(version, approval.state)
+        return approval
+
+    def _show(self, version: ModelVersion, state: str) -> None:
+        self.registry.tag(version.model, version.version, {"state": state})
+
+    def get(self, ref: str, at: datetime | None = None) -> Approval:
+        """What was said about a version, by now or by a time.
+
+        Raises:
+            NotFound: nobody had asked for it.
+        """
+        document = self._document(ref)
+        said = self.ledger.last(*STATES, subject=ref, until=at)
+        if said is None:
+            raise NotFound(f"The ledger knows nobody who asked for the approval of {ref}.\nAsk:  yard request RUN")
+        approval = Approval(ref=document.pop("_id"), state=STATES[said.kind], ledger_entry=said.head, **document)
+        if said.kind == "request":
+            return approval
+        return replace(approval, decided_by=said.by, decided_at=said.at, reason=said.reason)
+
+    def _document(self, ref: str) -> dict[str, Any]:
+        fields = dict.fromkeys(("evidence", "evidence_sha256", "requested_by", "requested_at"), 1)
+        document = self.db.approvals.find_one({"_id": ref}, fields)
         if document is None:
             raise NotFound(f"Nobody asked for the approval of {ref}.\nAsk:  yard request RUN")
-        return Approval(ref=document.pop("_id"), **document)
+        return document
 
-    def verified(self, version: ModelVersion) -> Approval:
-        """The approval of a version, after checking that evidence, registry and files still agree.
+    def verified(self, version: ModelVersion, at: datetime | None = None) -> Approval:
+        """The approval of a version, after checking that ledger, evidence, registry and files still agree.
 
         Raises:
             Refused: they do not; names what differs.
         """
-        approval = self.get(version.ref)
+        approval = self.get(version.ref, at)
         if evidence_sha256(approval.evidence) != approval.evidence_sha256:
             raise Refused(f"The evidence of {version.ref} was changed after it was gathered; its approval is void.")
         if approval.evidence["model_sha256"] != version.model_sha256:
             raise Refused(f"The registry gives {version.ref} another model than the one that was put forward.")
+        for entry in self.ledger.entries(STATES, version.ref):
+            if not entry.is_intact:
+                raise Refused(f"Entry {entry.number} of the ledger, {entry.kind} of {version.ref}, was changed.")
+            bound = _digests(version, approval.evidence_sha256)
+            if any(entry.facts.get(name) != digest for name, digest in bound.items()):
+                raise Refused(f"The ledger speaks of another model or other evidence of {version.ref}; it is void.")
         check_folder(self.files.model(version.model_sha256), version.model_sha256)
         return approval
 
-    def require(self, version: ModelVersion) -> Approval:
-        """The verified approval of a version that may be used.
+    def require(self, version: ModelVersion, at: datetime | None = None) -> Approval:
+        """The verified approval of a version that may be used, now or at a time.
 
         Raises:
             Refused: it is not approved, or no longer what was approved.
         """
-        approval = self.verified(version)
+        approval = self.verified(version, at)
+        if approval.state in ("rejected", "withdrawn"):
+            raise Refused(
+                f"{version.ref} was {approval.state} by {approval.decided_by}, so it is not used: {approval.reason}\n"
+                "See which are approved:  yard models"
+            )
         if approval.state != "approved":
             raise Refused(
                 f"{version.ref} has not been approved, so it will not be packaged.\n"
@@ -128,3 +244,29 @@ class Approvals:
                 f"Approve it:  yard approve {version.ref} --reason '...'"
             )
         return approval
+
+    def drift(self) -> list[str]:
+        """Where the registry shows something else than the ledger says; a sentence each."""
+        states = [
+            f"{version.ref} is {version.state} in MLflow's registry, and {state} to the ledger"
+            for version, state in self._states()
+            if version.state != state
+        ]
+        return [*self.aliases.drift(), *states]
+
+    def mend(self) -> None:
+        """Have the registry show what the ledger says."""
+        for model in self.registry.models():
+            self.aliases.show(model)
+        for version, state in self._states():
+            if version.state != state:
+                self._show(version, state)
+
+    def _states(self) -> list[tuple[ModelVersion, str]]:
+        """Every version of the registry, and what it is to the ledger."""
+        said = {entry.subject: STATES[entry.kind] for entry in self.ledger.entries(STATES)}
+        return [(version, said.get(version.ref, "unknown")) for version in self.registry.versions()]
+
+
+def _digests(version: ModelVersion, evidence: str) -> dict[str, str]:
+    return {"model_sha256": version.model_sha256, "evidence_sha256": evidence}

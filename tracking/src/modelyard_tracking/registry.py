@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,7 +23,7 @@ class ModelVersion:
     version: int
     run_id: int
     model_sha256: str
-    state: str  # requested, approved
+    state: str  # requested, approved, rejected, withdrawn
     aliases: tuple[str, ...]
     source: str
     created_at: datetime
@@ -74,6 +74,9 @@ class Registry:
     def set_alias(self, model: str, alias: str, version: int) -> None:
         self._client.set_registered_model_alias(model, alias, str(version))
 
+    def remove_alias(self, model: str, alias: str) -> None:
+        self._client.delete_registered_model_alias(model, alias)
+
     def get(self, model: str, version: int) -> ModelVersion:
         for found in self.versions(model):
             if found.version == version:
@@ -81,32 +84,45 @@ class Registry:
         raise NotFound(f"There is no {model}:{version}. See which there are:  yard models")
 
     def resolve(self, ref: str) -> ModelVersion:
-        """`tumor:2` or `tumor@champion`.
+        """`tumor:2`; an alias is resolved by `aliases.Aliases`.
 
         Raises:
-            NotFound: no such version or alias.
-            Refused: the text is neither form.
+            NotFound: no such version.
+            Refused: the text is no such name.
         """
-        if "@" in ref:
-            model, _, alias = ref.partition("@")
-            for found in self.versions(model):
-                if alias in found.aliases:
-                    return found
-            raise NotFound(f"{model} has no alias {alias!r}. See what there is:  yard models")
         model, _, number = ref.partition(":")
         if not number.isdigit():
             raise Refused(f"{ref!r} names no model version. Write MODEL:NUMBER or MODEL@ALIAS, such as tumor:2.")
         return self.get(model, int(number))
 
+    def models(self) -> list[str]:
+        return sorted(registered.name for registered in _all(self._client.search_registered_models))
+
+    def aliases(self, model: str) -> dict[str, int]:
+        """What the registry shows, which is not what counts: see `aliases.Aliases`."""
+        for registered in _all(self._client.search_registered_models):
+            if registered.name == model:
+                return {alias: int(number) for alias, number in registered.aliases.items()}
+        return {}
+
     def versions(self, model: str | None = None) -> list[ModelVersion]:
         """Every version we registered, by model and number."""
         aliases: dict[tuple[str, int], list[str]] = {}
-        for registered in self._client.search_registered_models():
+        for registered in _all(self._client.search_registered_models):
             for alias, number in registered.aliases.items():
                 aliases.setdefault((registered.name, int(number)), []).append(alias)
         query = "" if model is None else "name = '{}'".format(model.replace("'", ""))
-        found = [_version(entry, aliases) for entry in self._client.search_model_versions(query)]
+        found = [_version(entry, aliases) for entry in _all(self._client.search_model_versions, query)]
         return sorted((v for v in found if v.model_sha256), key=lambda v: (v.model, v.version))
+
+
+def _all(search: Callable[..., Any], *query: str) -> Iterator[Any]:
+    """Every page of what MLflow finds."""
+    token: str | None = None
+    while token is None or token:
+        page = search(*query, page_token=token)
+        yield from page
+        token = page.token or ""
 
 
 def _version(entry: Any, aliases: Mapping[tuple[str, int], list[str]]) -> ModelVersion:

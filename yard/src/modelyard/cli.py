@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from modelyard.commands import reproducing, runs, serving, stack, store, terminal, training
+from modelyard.commands import ledger, reproducing, runs, serving, stack, store, terminal, training
 
 app = typer.Typer(
     name="yard",
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (stack, training, runs, reproducing, store, serving):
+for group in (stack, training, runs, reproducing, store, serving, ledger):
     app.add_typer(group.app)
 
 

@@ -54,6 +54,8 @@ def examine(settings: Settings) -> list[Diagnosis]:
         _jupyterlab,
         _stack,
         _database,
+        _ledger,
+        _registry,
         _projects,
     ]
     return [part(settings) for part in parts] + [_package(*floor) for floor in FLOORS]
@@ -141,6 +143,42 @@ def _database(settings: Settings) -> Diagnosis:
     except TrackingError as error:
         text, _, remedy = str(error).partition("\n")
         return Diagnosis("database", False, text, remedy)
+
+
+def _ledger(settings: Settings) -> Diagnosis:
+    from modelyard.yard import Yard
+    from modelyard_tracking.errors import TrackingError
+
+    if settings.embedded_mongo and not Stack(settings).processes.running():
+        return Diagnosis("ledger", True, "not looked at: the database does not run")
+    yard = Yard(settings)
+    try:
+        found = yard.verify_ledger()
+    except TrackingError as error:
+        return Diagnosis("ledger", False, str(error).partition("\n")[0], "see database")
+    finally:
+        yard.close()
+    if found.faults:
+        return Diagnosis("ledger", False, "; ".join(found.faults), "Look closer:  yard ledger verify")
+    return Diagnosis("ledger", True, f"{found.entries} entries, every hash holds")
+
+
+def _registry(settings: Settings) -> Diagnosis:
+    from modelyard.yard import Yard
+    from modelyard_tracking.errors import TrackingError
+
+    if settings.embedded_mongo and not Stack(settings).processes.running():
+        return Diagnosis("registry", True, "not looked at: the database does not run")
+    yard = Yard(settings)
+    try:
+        faults = yard.approvals.drift()
+    except TrackingError as error:
+        return Diagnosis("registry", False, str(error).partition("\n")[0], "see database")
+    finally:
+        yard.close()
+    if faults:
+        return Diagnosis("registry", False, "; ".join(faults), "The ledger counts. Have it shown:  yard ledger mend")
+    return Diagnosis("registry", True, "shows what the ledger says")
 
 
 def _projects(settings: Settings) -> Diagnosis:

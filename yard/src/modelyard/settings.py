@@ -17,7 +17,7 @@ class SettingsError(Exception):
 
 
 # Name, default, what it is. A default of None is worked out from the others.
-KNOWN: tuple[tuple[str, str | int | None, str], ...] = (
+KNOWN: tuple[tuple[str, str | int | bool | None, str], ...] = (
     ("home", None, "folder of everything local; deleting it resets this machine"),
     ("projects", None, "folder of the projects"),
     ("gateway_port", 7400, "where callers reach the endpoints"),
@@ -33,6 +33,7 @@ KNOWN: tuple[tuple[str, str | int | None, str], ...] = (
     ("artifacts", None, "folder of model files, data and locks"),
     ("spool", None, "folder on this machine where runs are written first"),
     ("user", None, "who asks and approves"),
+    ("team", False, "nobody approves what they asked for themselves: true or false"),
 )
 MONGO_USER = "yard"  # of the embedded mongod
 
@@ -57,6 +58,7 @@ class Settings:
     artifacts: Path
     spool: Path
     user: str
+    team: bool
     sources: Mapping[str, str] = field(repr=False)
 
     @property
@@ -127,7 +129,9 @@ def read_settings(
             if value is not None:
                 values[name], sources[name] = value, source
                 break
-        if isinstance(default, int):
+        if isinstance(default, bool):
+            values[name] = _flag(name, values[name], sources[name])
+        elif isinstance(default, int):
             values[name] = _port(name, values[name], sources[name])
     home = Path(values.get("home") or root / ".yard").expanduser().resolve()
     return Settings(
@@ -147,6 +151,7 @@ def read_settings(
         artifacts=Path(values.get("artifacts") or home / "artifacts").expanduser().resolve(),
         spool=Path(values.get("spool") or home / "spool").expanduser().resolve(),
         user=values.get("user") or getpass.getuser(),
+        team=values["team"],
         sources={name: sources.get(name, "default") for name, _, _ in KNOWN},
     )
 
@@ -196,6 +201,13 @@ def _yard_toml(root: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text()) if path.is_file() else {}
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
+
+
+def _flag(name: str, value: Any, source: str) -> bool:
+    flags = {"true": True, "1": True, "false": False, "0": False}
+    if str(value).lower() not in flags:
+        raise SettingsError(f"{name} must be true or false; {source} gives {value!r}.")
+    return flags[str(value).lower()]
 
 
 def _port(name: str, value: Any, source: str) -> int:

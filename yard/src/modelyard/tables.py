@@ -9,11 +9,13 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from modelyard.live import LiveVariant
 from modelyard.trace import Trace
 from modelyard_serving.endpoints import Deployment, Endpoint
 from modelyard_serving.keys import Key
 from modelyard_serving.processes import ProcessState
 from modelyard_tracking.compare import Comparison
+from modelyard_tracking.ledger import Entry
 from modelyard_tracking.recording.plain import flat
 from modelyard_tracking.registry import ModelVersion
 from modelyard_tracking.runs import Metric, Run
@@ -29,6 +31,8 @@ _COLOURS = {
     "QUEUED": "dim",
     "approved": "green",
     "requested": "yellow",
+    "rejected": "red",
+    "withdrawn": "red",
     "STARTING": "yellow",
     "FATAL": "red",
     "BACKOFF": "red",
@@ -181,6 +185,41 @@ def trace_table(trace: Trace) -> Table:
         mark = Text("✓", "green") if link.holds else Text("✗", "bold red")
         what = Text(link.what) if link.holds else Text(link.fault, "bold red")
         table.add_row(mark, Text(link.name, "" if link.holds else "bold red"), what, link.digest[:16])
+    return table
+
+
+def ledger_table(entries: Iterable[Entry]) -> Table:
+    table = _table("entry", "when", "what", "of", "by", "facts", "why", "sha256")
+    for entry in entries:
+        facts = Text(_said(entry))
+        sha256 = Text(entry.sha256[:12], "" if entry.is_intact else "bold red")
+        table.add_row(
+            str(entry.number), _when(entry.at), entry.kind, entry.subject, entry.by, facts, Text(entry.reason), sha256
+        )
+    return table
+
+
+def _said(entry: Entry) -> str:
+    """What an entry says besides who and why, in a few words."""
+    facts = entry.facts
+    if "variants" in facts:
+        variants = sorted(facts["variants"].items())
+        return ", ".join(f"{name} {said['ref']} {said['share']:.0%}" for name, said in variants)
+    if entry.kind == "promote":
+        return f"{facts['before'] or 'none'} → {facts['version']}"
+    if entry.kind == "build":
+        return str(facts["bento"])
+    return f"run {facts['run_id']}" if "run_id" in facts else ""
+
+
+def live_table(variants: Iterable[LiveVariant]) -> Table:
+    table = _table("", "endpoint", "variant", "share", "version", "since", "by", "entry", "chain")
+    for live in variants:
+        mark = Text("✓", "green") if live.holds else Text("✗", "bold red")
+        faults = [f"{link.name}: {link.fault.splitlines()[0]}" for link in live.links if not link.holds]
+        chain = Text("\n".join(faults), "bold red") if faults else Text(f"{len(live.links)} links hold")
+        cells = (live.endpoint, live.variant, f"{live.share:.2%}", live.ref, _when(live.since), live.by)
+        table.add_row(mark, *cells, str(live.entry), chain)
     return table
 
 

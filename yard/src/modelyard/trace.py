@@ -1,7 +1,8 @@
-"""Trace: one prediction back to its image, approval, run, commit and data, every digest taken anew."""
+"""Trace: one prediction back to its image, approval, run, commit and data; or what was live. Every digest anew."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,23 +56,39 @@ def trace(yard: "Yard", prediction_id: str) -> Trace:
             f"The audit knows no prediction {prediction_id!r}. Its id is in the answer and in the header "
             "x-prediction-id; a fresh one arrives within a second."
         )
-    return Trace(prediction_id, tuple(_Walk(yard, record).links()))
+    links = [_link("prediction", lambda: (_said_of(record), ""))]
+    ref = f"{record['model']}:{record['version']}"
+    walk = Walk(yard, ref, record["model_sha256"], record["bento_sha256"], record["at"])
+    return Trace(prediction_id, (*links, *walk.links()))
 
 
-class _Walk:
-    def __init__(self, yard: "Yard", record: dict[str, Any]) -> None:
+def _said_of(record: Mapping[str, Any]) -> str:
+    who = f"unit {record['unit']}" if record.get("unit") else "no unit"
+    answered = f"{record['variant'] or 'exact version'} {record['model']}:{record['version']}"
+    return f"{record['at']:%Y-%m-%d %H:%M:%S} by {record['caller']}, {who}, {answered}"
+
+
+class Walk:
+    """From a version that is or was served back to its data.
+
+    Args:
+        at: when it was served; what was said about it later breaks nothing. None: now.
+    """
+
+    def __init__(self, yard: "Yard", ref: str, model_sha256: str, bento_sha256: str, at: datetime | None) -> None:
         self.yard = yard
-        self.record = record
-        self.ref = f"{record['model']}:{record['version']}"
-        self.model_sha256: str = record["model_sha256"]
+        self.ref = ref
+        self.model_sha256 = model_sha256
+        self.bento_sha256 = bento_sha256
+        self.at = at
         self.facts: dict[str, Any] = {}
 
     def links(self) -> list[Link]:
         steps: list[tuple[str, Callable[[], tuple[str, str]]]] = [
-            ("prediction", self.prediction),
             ("bento", self.bento),
             ("report", self.report),
             ("approval", self.approval),
+            ("ledger", self.ledger),
             ("model", self.model),
             ("run", self.run),
             ("commit", self.commit),
@@ -81,11 +98,6 @@ class _Walk:
         for name, digest in sorted(self.facts.get("data", {}).items()):
             links.append(_link("data", lambda name=name, digest=digest: self.data(name, digest)))  # type: ignore[misc]
         return links
-
-    def prediction(self) -> tuple[str, str]:
-        r = self.record
-        who = f"unit {r['unit']}" if r.get("unit") else "no unit"
-        return f"{r['at']:%Y-%m-%d %H:%M:%S} by {r['caller']}, {who}, {r['variant'] or 'exact version'} {self.ref}", ""
 
     def bento(self) -> tuple[str, str]:
         build = self._build()
@@ -106,13 +118,25 @@ class _Walk:
         return f"{len(report['findings'])} checks passed", build["report_sha256"]
 
     def approval(self) -> tuple[str, str]:
-        approval = self.yard.approvals.get(self.ref)
-        version = self.yard.registry.resolve(self.ref)
+        approvals, version = self.yard.approvals, self.yard.registry.resolve(self.ref)
+        approval, now = approvals.get(self.ref, self.at), approvals.get(self.ref)
         self.facts = dict(approval.evidence)
-        self.yard.approvals.require(version)
+        approvals.require(version, self.at)
         if version.model_sha256 != self.model_sha256:
             raise _Broken("another model was approved")
-        return f"{self.ref} by {approval.approved_by}: {approval.reason}", approval.evidence_sha256
+        said = f"{self.ref} by {approval.approved_by} on {approval.decided_at:%Y-%m-%d}: {approval.reason}"
+        if now.state != approval.state:
+            said += f" ({now.state} since by {now.decided_by}: {now.reason})"
+        return said, approval.evidence_sha256
+
+    def ledger(self) -> tuple[str, str]:
+        found = self.yard.verify_ledger()
+        if found.faults:
+            raise _Broken("; ".join(found.faults))
+        approval = self.yard.approvals.get(self.ref, self.at)
+        if approval.ledger_entry is None or found.head is None:
+            raise _Broken("it is empty")
+        return f"entry {approval.ledger_entry.number} of {found.entries}", approval.ledger_entry.sha256
 
     def model(self) -> tuple[str, str]:
         folder = self.yard.settings.tracking_home.files.model(self.model_sha256)
@@ -144,7 +168,7 @@ class _Walk:
         return f"{name}, {self.yard.settings.tracking_home.files.check_data(digest)}", digest
 
     def _build(self) -> dict[str, Any]:
-        build = self.yard.db.builds.find_one({"_id": self.record["bento_sha256"]})
+        build = self.yard.db.builds.find_one({"_id": self.bento_sha256})
         if build is None:
             raise _Broken("no build of the bento that answered is recorded")
         return build

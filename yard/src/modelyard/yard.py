@@ -22,6 +22,7 @@ from modelyard_tracking.approval import Approval, Approvals
 from modelyard_tracking.compare import Comparison, compare
 from modelyard_tracking.errors import Unavailable as TrackingUnavailable
 from modelyard_tracking.evidence import gather
+from modelyard_tracking.ledger import Head, Verification, head_of
 from modelyard_tracking.project import Project, load_project, project_names
 from modelyard_tracking.recording.spool import RunFolder
 from modelyard_tracking.recording.upload import mark_died
@@ -79,13 +80,13 @@ class Yard:
 
     @property
     def approvals(self) -> Approvals:
-        return Approvals(self.db, self.registry, self.settings.tracking_home.files)
+        return Approvals(self.db, self.registry, self.settings.tracking_home.files, self.settings.team)
 
     @property
     def builder(self) -> "Builder":
         from modelyard_build.build import Builder
 
-        return Builder(self.db, self.approvals, self.settings.home)
+        return Builder(self.db, self.approvals, self.settings.home, self.settings.user)
 
     @property
     def endpoints(self) -> EndpointStore:
@@ -198,18 +199,71 @@ class Yard:
     def approve(self, ref: str, reason: str, alias: str | None = None) -> Approval:
         return self.approvals.approve(ref, self.settings.user, reason, alias)
 
+    def reject(self, ref: str, reason: str) -> Approval:
+        return self.approvals.reject(ref, self.settings.user, reason)
+
+    def withdraw(self, ref: str, reason: str) -> Approval:
+        return self.approvals.withdraw(ref, self.settings.user, reason)
+
+    def promote(self, ref: str, alias: str, reason: str = "", expected: str | None = None) -> ModelVersion:
+        """Point an alias at an approved version.
+
+        Args:
+            expected: the version it points at now, so that nobody else's move is undone; by default what it is.
+        """
+        version = self.resolve(ref)
+        current = self.resolve(expected).version if expected else self.approvals.aliases.current(version.model, alias)
+        self.approvals.promote(version.ref, alias, self.settings.user, reason, current)
+        return self.resolve(version.ref)
+
+    def resolve(self, ref: str) -> ModelVersion:
+        """The version that `tumor:2` or `tumor@champion` names."""
+        return self.approvals.aliases.resolve(ref)
+
+    def verify_ledger(self) -> Verification:
+        """Check the whole chain, and hold it against the heads that this machine, builds and bentos know."""
+        found = self.approvals.ledger.verify(self._known_heads())
+        if not found.faults and found.head is not None:
+            self._note(found.head)
+        return found
+
+    def _known_heads(self) -> dict[str, Head]:
+        from modelyard_serving.manifest import Manifest
+
+        heads: dict[str, Head | None] = {}
+        with suppress(OSError):
+            heads["this machine"] = head_of(self._head_file.read_text())
+        for build in self.db.builds.find({}, {"bento_tag": 1, "bento_path": 1, "ledger": 1}):
+            heads[f"the build of {build['bento_tag']}"] = head_of(build.get("ledger", ""))
+            with suppress(OSError, ValueError, TypeError, KeyError):
+                manifest = Manifest.read(Path(build["bento_path"]) / "src")
+                heads[f"the manifest of {build['bento_tag']}"] = head_of(manifest.ledger)
+        return {place: head for place, head in heads.items() if head is not None}
+
+    @property
+    def _head_file(self) -> Path:
+        return self.settings.home / "ledger.head"
+
+    def _note(self, head: Head) -> None:
+        """Remember, on this machine, how far the ledger was: whoever cuts it off later is found out."""
+        with suppress(OSError):
+            known = head_of(self._head_file.read_text()) if self._head_file.is_file() else None
+            if known is None or known.number < head.number:
+                self.settings.home.mkdir(parents=True, exist_ok=True)
+                self._head_file.write_text(str(head))
+
     # build and deploy
 
     def build(self, ref: str, say: Say = lambda _: None) -> "Build":
-        version = self.registry.resolve(ref)
+        version = self.resolve(ref)
         return self.builder.build(version, self.project(version.model), say)
 
-    def deploy(self, ref: str, variant: str | None = None) -> Deployment:
+    def deploy(self, ref: str, variant: str | None = None, reason: str = "") -> Deployment:
         """Start a built version as a variant of its endpoint; nobody's traffic moves but a replaced variant's.
 
         The first variant of an endpoint gets all of its traffic.
         """
-        version = self.registry.resolve(ref)
+        version = self.resolve(ref)
         self.approvals.require(version)
         build = self.builder.find(version.ref)
         self._need_stack()
@@ -228,29 +282,53 @@ class Yard:
         self.stage.start(deployment)
         self.endpoints.put_deployment(deployment)
         role = variant or ref.partition("@")[2] or "champion"
-        try:
-            endpoint = self.endpoints.endpoint(version.model).with_variant(role, name)
-        except NotFound:
-            endpoint = Endpoint.first(version.model, role, name)
-        self.endpoints.put(endpoint)
-        self.publish()
+
+        def changed() -> Endpoint:
+            try:
+                return self.endpoints.endpoint(version.model).with_variant(role, name)
+            except NotFound:
+                return Endpoint.first(version.model, role, name)
+
+        self._put_into_use("deploy", version.model, changed, reason)
         return deployment
 
-    def split(self, endpoint: str, shares: Mapping[str, float]) -> Endpoint:
+    def split(self, endpoint: str, shares: Mapping[str, float], reason: str = "") -> Endpoint:
         """Give the variants other shares, moving as few units as possible."""
-        changed = self.endpoints.endpoint(endpoint).split(shares)
         self._need_stack()
-        self.endpoints.put(changed)
-        self.publish()
-        return changed
+        return self._put_into_use("split", endpoint, lambda: self.endpoints.endpoint(endpoint).split(shares), reason)
 
-    def retire(self, ref: str) -> Deployment:
+    def _put_into_use(self, kind: str, name: str, changed: Callable[[], Endpoint], reason: str) -> Endpoint:
+        """Enter a change of an endpoint into the ledger, and bring it about.
+
+        The entry comes first: who answers is never unknown to the ledger. Where two changes come at once, the second
+        is made on top of the first.
+        """
+        from modelyard.live import KINDS, state_of
+
+        endpoint: Endpoint
+
+        def decide() -> Mapping[str, Any]:
+            nonlocal endpoint
+            last = ledger.last(*KINDS, subject=name)
+            self.endpoints.await_revision(name, last.number if last else 0)
+            endpoint = changed()
+            deployments = {deployment.name: deployment for deployment in self.endpoints.deployments()}
+            return {"variants": state_of(endpoint, deployments)}
+
+        ledger = self.approvals.ledger
+        entry = ledger.append(kind, name, self.settings.user, decide, reason)
+        self.endpoints.put(endpoint, entry.number)
+        self._note(entry.head)
+        self.publish()
+        return endpoint
+
+    def retire(self, ref: str, reason: str = "") -> Deployment:
         """Stop a version that no variant uses. Its image, approval and audit stay.
 
         Raises:
             Refused: a variant of its endpoint still is this version.
         """
-        version = self.registry.resolve(ref)
+        version = self.resolve(ref)
         deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
         used = [v for e in self.endpoints.endpoints() for v, name in e.variants.items() if name == deployment.name]
         if used:
@@ -259,6 +337,8 @@ class Yard:
                 f"Put another in its place first:  yard deploy {version.model}:N --variant {used[0]}"
             )
         self._need_stack()
+        facts = {"bento_sha256": deployment.bento_sha256, "model_sha256": deployment.model_sha256}
+        self.approvals.ledger.append("retire", version.ref, self.settings.user, lambda: facts, reason)
         self.endpoints.remove_deployment(deployment.name)
         self.publish()
         self.stack.processes.remove(deployment.name)

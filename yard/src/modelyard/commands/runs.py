@@ -13,6 +13,7 @@ from modelyard.commands.terminal import Json, open_yard, print_json, stderr, std
 
 if TYPE_CHECKING:
     from modelyard.yard import Yard
+    from modelyard_tracking.approval import Approval
     from modelyard_tracking.runs import Run
 
 
@@ -253,8 +254,14 @@ def _output(yard: "Yard", run: "Run") -> str:
     return str(run.raw.get("captured_out") or "")
 
 
+def _decided(approval: "Approval") -> str:
+    if approval.decided_by is None or approval.decided_at is None:
+        return "nobody yet"
+    return f"{approval.decided_by}, {approval.decided_at:%Y-%m-%d %H:%M}: {approval.reason}"
+
+
 def _show_version(yard: "Yard", ref: str, as_json: bool) -> None:
-    version = yard.registry.resolve(ref)
+    version = yard.resolve(ref)
     approval = yard.approvals.verified(version)
     if as_json:
         print_json(approval)
@@ -268,7 +275,7 @@ def _show_version(yard: "Yard", ref: str, as_json: bool) -> None:
                 ("version", f"{version.ref} {' '.join('@' + alias for alias in version.aliases)}"),
                 ("state", approval.state),
                 ("asked by", f"{approval.requested_by}, {approval.requested_at:%Y-%m-%d %H:%M}"),
-                ("approved by", f"{approval.approved_by}: {approval.reason}" if approval.approved_by else "nobody yet"),
+                (f"{approval.state} by" if approval.decided_by else "approved by", _decided(approval)),
                 ("run", facts["run_id"]),
                 ("commit", f"{facts['commit']}{' (changed since)' if facts['dirty'] else ''}"),
                 ("model", facts["model_sha256"]),

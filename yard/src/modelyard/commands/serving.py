@@ -7,6 +7,8 @@ import typer
 
 from modelyard.commands.terminal import Json, Ref, open_yard, print_json, stderr, stdout
 
+Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
+
 app = typer.Typer()
 keys_app = typer.Typer(help="API keys of callers: create, list, revoke.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
@@ -25,6 +27,7 @@ def build(ref: Ref, as_json: Json = False) -> None:
     for finding in result.report["findings"]:
         stderr().print(f"[green]✓[/] {finding['check']}: {finding['message']}", highlight=False)
     stdout().print(f"{result.bento.tag}  sha256:{result.bento.sha256}", highlight=False, soft_wrap=True)
+    stderr().print(f"ledger {result.ledger}")
     stderr().print(f"Next:  yard deploy {ref}")
 
 
@@ -32,11 +35,12 @@ def build(ref: Ref, as_json: Json = False) -> None:
 def deploy(
     ref: Ref,
     variant: Annotated[str | None, typer.Option(help="Its role; the alias by default, or champion.")] = None,
+    reason: Reason = "",
     as_json: Json = False,
 ) -> None:
     """Run a built version as a variant of its endpoint. Traffic comes with `yard split`."""
     with stderr().status(f"deploying {ref}"):
-        deployment = open_yard().deploy(ref, variant)
+        deployment = open_yard().deploy(ref, variant, reason)
     if as_json:
         print_json(deployment)
     else:
@@ -49,11 +53,12 @@ def split(
     shares: Annotated[
         list[str] | None, typer.Argument(help="variant=percent, such as champion=80 challenger=20.")
     ] = None,
+    reason: Reason = "",
     as_json: Json = False,
 ) -> None:
     """Show or change who answers which share of the units. As few units as possible move."""
     yard = open_yard()
-    found = yard.split(endpoint, _shares(shares)) if shares else yard.endpoints.endpoint(endpoint)
+    found = yard.split(endpoint, _shares(shares), reason) if shares else yard.endpoints.endpoint(endpoint)
     if as_json:
         print_json({"endpoint": found.name, "shares": found.table.shares()})
     else:
@@ -61,9 +66,9 @@ def split(
 
 
 @app.command()
-def retire(ref: Ref) -> None:
+def retire(ref: Ref, reason: Reason = "") -> None:
     """Stop a deployed version that no variant uses any more."""
-    stderr().print(f"{open_yard().retire(ref).name} is stopped.")
+    stderr().print(f"{open_yard().retire(ref, reason).name} is stopped.")
 
 
 @app.command()
