@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from modelyard.roles import may, refusal
 from modelyard.settings import Settings
 from modelyard_build.errors import Refused as BuildRefused
 from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore
@@ -31,6 +32,7 @@ from modelyard_tracking.runs import Run, RunStore
 from modelyard_tracking.selection import Condition, Selection
 
 if TYPE_CHECKING:
+    from modelyard.mongo_users import Change, User
     from modelyard.stack import Stack
     from modelyard_build.build import Build, Builder
     from modelyard_serving.local_stage import LocalStage
@@ -110,6 +112,7 @@ class Yard:
 
         found = self.project(project)
         _ = found.lock  # said before any training is done
+        self._need("insert", "runs")
         finished = load_experiment(found.folder).run(config_updates=dict(config or {}))
         if not isinstance(finished._id, int):
             raise TrackingUnavailable(
@@ -316,7 +319,18 @@ class Yard:
         )
         publish(gateway, stack.gateway_folder)
 
-    # keys
+    # roles and keys
+
+    def create_roles(self, rotate: Sequence[str] = ()) -> "tuple[list[Change], list[User]]":
+        """Bring MongoDB's roles and users to their declaration; gives what was done, and how they are now."""
+        from modelyard.mongo_users import bring, users
+        from modelyard.stack import ensure_indexes
+
+        changes = bring(self.settings, rotate)
+        ensure_indexes(self.settings)  # whom the roles let record and read may make none
+        if self.stack.processes.running():
+            self.stack.ensure_console()
+        return changes, users(self.settings)
 
     def issue_key(self, caller: str, scopes: Sequence[str], days: int = 90) -> tuple[Key, str]:
         return self.keys.issue(caller, scopes, days)
@@ -326,6 +340,14 @@ class Yard:
         if self.stack.processes.running():
             self.publish()
         return key
+
+    def _need(self, action: str, collection: str) -> None:
+        """Refuse where the user of MongoDB may not do that; without an answer, nothing is known and nothing refused."""
+        if self.settings.embedded_mongo:
+            return  # its administrator
+        with suppress(TrackingUnavailable):
+            if not may(self.db, collection, action):
+                raise Refused(refusal(self.settings.mongo_user, action, collection))
 
     def _port_of(self, name: str) -> int:
         try:
