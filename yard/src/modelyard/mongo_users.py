@@ -7,7 +7,7 @@ address holds its password; it is written to `secrets/roles/ROLE`, for its owner
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class _Found:
 
     has_role: bool
     has_user: bool
-    deviations: tuple[str, ...] = field(default=())
+    deviations: tuple[str, ...]
 
 
 def users(settings: Settings) -> list[User]:

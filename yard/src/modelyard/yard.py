@@ -166,6 +166,7 @@ class Yard:
         from modelyard_build.environment import make_training_environment
         from modelyard_tracking.reproducing.reproduce import reproduce
 
+        self._need("insert", "runs")
         environments = self.settings.home / "environments"
         return reproduce(
             self.settings.tracking_home,
@@ -194,16 +195,19 @@ class Yard:
 
     def request(self, run_id: int, *, allow_dirty: bool = False) -> ModelVersion:
         """Register a run's model as a version that awaits approval."""
+        self._need("insert", "approvals")
         run = self.run_store.get(run_id)
         evidence = gather(self.project(run.experiment), run, allow_dirty=allow_dirty)
         return self.approvals.request(evidence, self.settings.user)
 
     def approve(self, ref: str, reason: str, alias: str | None = None) -> Approval:
+        self._need("update", "approvals")
         return self.approvals.approve(ref, self.settings.user, reason, alias)
 
     # build and deploy
 
     def build(self, ref: str, say: Say = lambda _: None) -> "Build":
+        self._need("update", "builds")
         version = self.registry.resolve(ref)
         return self.builder.build(version, self.project(version.model), say)
 
@@ -212,6 +216,7 @@ class Yard:
 
         The first variant of an endpoint gets all of its traffic.
         """
+        self._need("update", "deployments")
         version = self.registry.resolve(ref)
         self.approvals.require(version)
         build = self.builder.find(version.ref)
@@ -279,6 +284,7 @@ class Yard:
         from modelyard_build.bento import Bento
         from modelyard_build.build import verify_bento
 
+        self._need("find", "api_keys")
         self.stack.up(self._write_gateway, say)
         launched, faults = [], []
         for deployment in self.endpoints.deployments():
@@ -342,7 +348,10 @@ class Yard:
         return key
 
     def _need(self, action: str, collection: str) -> None:
-        """Refuse where the user of MongoDB may not do that; without an answer, nothing is known and nothing refused."""
+        """Refuse at once what MongoDB's user may not do, before anything is trained, registered, built or started.
+
+        Without an answer nothing is known, and nothing is refused.
+        """
         if self.settings.embedded_mongo:
             return  # its administrator
         with suppress(TrackingUnavailable):
