@@ -13,7 +13,8 @@ import pytest
 from playwright.sync_api import Page, expect
 from pymongo import MongoClient
 
-from modelyard import omniboard
+from modelyard import omniboard, roles
+from modelyard.mongo_users import address, bring
 from modelyard.settings import Settings, read_settings
 from modelyard.stack import Stack
 from modelyard_serving.errors import Refused, Unavailable
@@ -112,7 +113,7 @@ def board(mongo_home: Path, mongo_port: int, tmp_path_factory: pytest.TempPathFa
 
 
 def with_own_mongo(board: Board, omniboard_url: str | None = None) -> Settings:
-    env = {"YARD_HOME": str(board.settings.home), "YARD_DATABASE": board.settings.database}
+    env = {"YARD_HOME": str(board.settings.home / "elsewhere"), "YARD_DATABASE": board.settings.database}
     env["YARD_MONGO_URL"] = board.settings.mongo_url
     return read_settings(env | ({"YARD_OMNIBOARD_MONGO_URL": omniboard_url} if omniboard_url else {}), Path("/"))
 
@@ -166,7 +167,7 @@ def test_nothing_that_was_recorded_can_be_changed_there(board: Board) -> None:
     assert [list(board.db[name].find()) for name in ("runs", "metrics", "fs.files")] == before
 
 
-@pytest.mark.parametrize("collection", omniboard.OWN_COLLECTIONS)
+@pytest.mark.parametrize("collection", roles.OMNIBOARDS)
 def test_what_people_set_up_for_themselves_is_kept(board: Board, collection: str) -> None:
     path = f"{API}/{'.'.join(map(str.capitalize, collection.split('.')))}"
     made = board.http.post(path, json={"name": "mine"})
@@ -181,7 +182,8 @@ def test_it_is_behind_a_password_on_loopback_and_no_command_line_holds_one(board
     pid = board.stack.processes.state("omniboard").pid
     listening = [c.laddr.ip for c in psutil.Process(pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     assert listening == ["127.0.0.1"]
-    secrets = [file.read_text() for file in (board.settings.home / "secrets").iterdir()]
+    files = [file for file in (board.settings.home / "secrets").rglob("*") if file.is_file()]
+    secrets = [file.read_text().partition("@")[0].rpartition(":")[2] for file in files]
     for process in psutil.process_iter(["cmdline"]):
         for word in process.info["cmdline"] or ():
             assert not any(secret in word for secret in secrets), process
@@ -195,8 +197,19 @@ def test_opening_what_runs_leaves_it_alone(board: Board) -> None:
 
 
 def test_with_a_mongodb_of_ones_own_a_user_who_may_only_read_is_asked_for(board: Board) -> None:
-    with pytest.raises(Refused, match="YARD_OMNIBOARD_MONGO_URL=mongodb://reader:"):
+    with pytest.raises(Refused, match=r"yard roles create.*YARD_OMNIBOARD_MONGO_URL=mongodb://reader:"):
         omniboard.omniboard(with_own_mongo(board))
+
+
+def test_with_a_mongodb_of_ones_own_the_role_that_an_administrator_made_is_taken(board: Board, tmp_path: Path) -> None:
+    env = {"YARD_MONGO_URL": board.settings.mongo_url, "YARD_HOME": str(tmp_path), "YARD_DATABASE": "of_a_team"}
+    settings = read_settings(env, tmp_path)
+    bring(settings)
+    page = omniboard.omniboard(settings)
+    assert page.process.env["MONGO_URI"] == address(settings, "omniboard")
+    with MongoClient(settings.mongo_url) as client:
+        client["of_a_team"].command("dropAllUsersFromDatabase")
+        client["of_a_team"].command("dropAllRolesFromDatabase")
 
 
 def test_a_user_who_may_change_runs_is_refused_and_the_password_not_told(board: Board) -> None:

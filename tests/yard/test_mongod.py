@@ -68,8 +68,8 @@ def test_waiting_again_changes_nothing(mongo_home: Path, mongo_port: int, mongo_
 
 @pytest.mark.usefixtures("mongo_port")
 def test_the_secrets_are_their_owners_alone(mongo_home: Path) -> None:
-    for file in (mongo_home / "secrets").iterdir():
-        assert file.stat().st_mode & 0o777 == 0o600, file
+    for file in (mongo_home / "secrets").rglob("*"):
+        assert file.stat().st_mode & 0o777 == (0o700 if file.is_dir() else 0o600), file
     assert {file.name for file in (mongo_home / "secrets").iterdir()} >= {"mongod", "mongod.key"}
 
 

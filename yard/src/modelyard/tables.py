@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from modelyard.live import LiveVariant
+from modelyard.mongo_users import Address, Change, User
 from modelyard.trace import Trace
 from modelyard_serving.endpoints import Deployment, Endpoint
 from modelyard_serving.keys import Key
@@ -33,6 +35,9 @@ _COLOURS = {
     "requested": "yellow",
     "rejected": "red",
     "withdrawn": "red",
+    "created": "green",
+    "updated": "yellow",
+    "rotated": "yellow",
     "STARTING": "yellow",
     "FATAL": "red",
     "BACKOFF": "red",
@@ -249,6 +254,39 @@ def keys_table(keys: Iterable[Key]) -> Table:
         state = "revoked" if key.revoked_at else "live"
         table.add_row(key.id, key.caller, " ".join(key.scopes), f"{key.expires_at:%Y-%m-%d}", state)
     return table
+
+
+def roles_table(users: Iterable[User]) -> Table:
+    """Every role, what it may do, and how its user in MongoDB is."""
+    table = _table("role", "may", "in MongoDB", "address")
+    for user in users:
+        role = user.role
+        rights = (("read", role.reads), ("add", role.adds), ("change", role.changes), ("delete", role.deletes))
+        may = fields((verb, " ".join(names)) for verb, names in rights if names)
+        who = Group(Text(role.who, "italic"), may)
+        table.add_row(Text(role.name, "bold"), who, _there(user), _address(user))
+    return table
+
+
+def role_changes_table(changes: Iterable[Change], users: Iterable[User]) -> Table:
+    """What was done to each role, and where its address lies."""
+    table = _table("role", "", "mended", "address")
+    for change, user in zip(changes, users, strict=True):
+        table.add_row(change.role, _state(change.outcome), ", ".join(change.mended), _address(user))
+    return table
+
+
+def _there(user: User) -> Text:
+    if not user.exists:
+        return Text("not made", "yellow")
+    return Text(", ".join(user.deviations), "bold red") if user.drifted else Text("as declared", "green")
+
+
+def _address(user: User) -> Text:
+    if user.address is Address.WORKS:
+        return Text(str(user.file))
+    said = "not on this machine" if user.address is Address.ABSENT else f"{user.file}: not its password any more"
+    return Text(said, "yellow" if user.exists else "dim")
 
 
 def fields(pairs: Iterable[tuple[str, Any]]) -> Table:

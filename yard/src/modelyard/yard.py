@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from modelyard.roles import may, refusal
 from modelyard.settings import Settings
 from modelyard_build.errors import Refused as BuildRefused
 from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore
@@ -32,6 +33,7 @@ from modelyard_tracking.runs import Run, RunStore
 from modelyard_tracking.selection import Condition, Selection
 
 if TYPE_CHECKING:
+    from modelyard.mongo_users import Change, User
     from modelyard.stack import Stack
     from modelyard_build.build import Build, Builder
     from modelyard_serving.local_stage import LocalStage
@@ -111,6 +113,7 @@ class Yard:
 
         found = self.project(project)
         _ = found.lock  # said before any training is done
+        self._need("insert", "runs")
         finished = load_experiment(found.folder).run(config_updates=dict(config or {}))
         if not isinstance(finished._id, int):
             raise TrackingUnavailable(
@@ -164,6 +167,7 @@ class Yard:
         from modelyard_build.environment import make_training_environment
         from modelyard_tracking.reproducing.reproduce import reproduce
 
+        self._need("insert", "runs")
         environments = self.settings.home / "environments"
         return reproduce(
             self.settings.tracking_home,
@@ -192,17 +196,21 @@ class Yard:
 
     def request(self, run_id: int, *, allow_dirty: bool = False) -> ModelVersion:
         """Register a run's model as a version that awaits approval."""
+        self._need("insert", "approvals")
         run = self.run_store.get(run_id)
         evidence = gather(self.project(run.experiment), run, allow_dirty=allow_dirty)
         return self.approvals.request(evidence, self.settings.user)
 
     def approve(self, ref: str, reason: str, alias: str | None = None) -> Approval:
+        self._need("insert", "answers")
         return self.approvals.approve(ref, self.settings.user, reason, alias)
 
     def reject(self, ref: str, reason: str) -> Approval:
+        self._need("insert", "answers")
         return self.approvals.reject(ref, self.settings.user, reason)
 
     def withdraw(self, ref: str, reason: str) -> Approval:
+        self._need("insert", "answers")
         return self.approvals.withdraw(ref, self.settings.user, reason)
 
     def promote(self, ref: str, alias: str, reason: str = "", expected: str | None = None) -> ModelVersion:
@@ -211,6 +219,7 @@ class Yard:
         Args:
             expected: the version it points at now, so that nobody else's move is undone; by default what it is.
         """
+        self._need("insert", "ledger")
         version = self.resolve(ref)
         current = self.resolve(expected).version if expected else self.approvals.aliases.current(version.model, alias)
         self.approvals.promote(version.ref, alias, self.settings.user, reason, current)
@@ -255,6 +264,7 @@ class Yard:
     # build and deploy
 
     def build(self, ref: str, say: Say = lambda _: None) -> "Build":
+        self._need("update", "builds")
         version = self.resolve(ref)
         return self.builder.build(version, self.project(version.model), say)
 
@@ -263,6 +273,7 @@ class Yard:
 
         The first variant of an endpoint gets all of its traffic.
         """
+        self._need("update", "deployments")
         version = self.resolve(ref)
         self.approvals.require(version)
         build = self.builder.find(version.ref)
@@ -294,6 +305,7 @@ class Yard:
 
     def split(self, endpoint: str, shares: Mapping[str, float], reason: str = "") -> Endpoint:
         """Give the variants other shares, moving as few units as possible."""
+        self._need("update", "endpoints")
         self._need_stack()
         return self._put_into_use("split", endpoint, lambda: self.endpoints.endpoint(endpoint).split(shares), reason)
 
@@ -328,6 +340,7 @@ class Yard:
         Raises:
             Refused: a variant of its endpoint still is this version.
         """
+        self._need("update", "deployments")
         version = self.resolve(ref)
         deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
         used = [v for e in self.endpoints.endpoints() for v, name in e.variants.items() if name == deployment.name]
@@ -356,6 +369,7 @@ class Yard:
         from modelyard_build.bento import Bento
         from modelyard_build.build import verify_bento
 
+        self._need("find", "api_keys")
         self.stack.up(self._write_gateway, say)
         launched, faults = [], []
         for deployment in self.endpoints.deployments():
@@ -396,7 +410,18 @@ class Yard:
         )
         publish(gateway, stack.gateway_folder)
 
-    # keys
+    # roles and keys
+
+    def create_roles(self, rotate: Sequence[str] = ()) -> "tuple[list[Change], list[User]]":
+        """Bring MongoDB's roles and users to their declaration; gives what was done, and how they are now."""
+        from modelyard.mongo_users import bring, users
+        from modelyard.stack import ensure_indexes
+
+        changes = bring(self.settings, rotate)
+        ensure_indexes(self.settings)  # whom the roles let record and read may make none
+        if self.stack.processes.running():
+            self.stack.ensure_console()
+        return changes, users(self.settings)
 
     def issue_key(self, caller: str, scopes: Sequence[str], days: int = 90) -> tuple[Key, str]:
         return self.keys.issue(caller, scopes, days)
@@ -406,6 +431,17 @@ class Yard:
         if self.stack.processes.running():
             self.publish()
         return key
+
+    def _need(self, action: str, collection: str) -> None:
+        """Refuse at once what MongoDB's user may not do, before anything is trained, registered, built or started.
+
+        Without an answer nothing is known, and nothing is refused.
+        """
+        if self.settings.embedded_mongo:
+            return  # its administrator
+        with suppress(TrackingUnavailable):
+            if not may(self.db, collection, action):
+                raise Refused(refusal(self.settings.mongo_user, action, collection))
 
     def _port_of(self, name: str) -> int:
         try:

@@ -30,17 +30,29 @@ _DUPLICATE_KEY = 11000
 Db = Database[dict[str, Any]]
 
 
+_INDEXES: tuple[tuple[str, tuple[tuple[str, int], ...], dict[str, Any]], ...] = (
+    (
+        "runs",
+        (("info.modelyard.uuid", 1),),
+        {"unique": True, "partialFilterExpression": {"info.modelyard.uuid": {"$type": "string"}}},
+    ),
+    ("runs", (("experiment.name", 1), ("_id", -1)), {}),
+    ("runs", (("info.sweep.id", 1),), {}),
+    ("runs", (("status", 1),), {}),
+    ("metrics", (("run_id", 1), ("name", 1)), {}),
+    # GridFS would make these itself with the first file: by somebody who may not.
+    ("fs.files", (("filename", 1), ("uploadDate", 1)), {}),
+    ("fs.chunks", (("files_id", 1), ("n", 1)), {"unique": True}),
+)
+
+
 def prepare(db: Db) -> None:
-    """The indexes that runs rely on; making them again does nothing."""
-    db.runs.create_index(
-        [("info.modelyard.uuid", 1)],
-        unique=True,
-        partialFilterExpression={"info.modelyard.uuid": {"$type": "string"}},
-    )
-    db.runs.create_index([("experiment.name", 1), ("_id", -1)])
-    db.runs.create_index([("info.sweep.id", 1)])
-    db.runs.create_index([("status", 1)])
-    db.metrics.create_index([("run_id", 1), ("name", 1)])
+    """The indexes that runs rely on. Only missing ones are made: who records runs need not be allowed to make any."""
+    names = dict.fromkeys(name for name, _, _ in _INDEXES)
+    there = {name: {tuple(index["key"].items()) for index in db[name].list_indexes()} for name in names}
+    for name, keys, options in _INDEXES:
+        if keys not in there[name]:
+            db[name].create_index(list(keys), **options)
 
 
 def take_id(db: Db) -> int:

@@ -33,6 +33,16 @@ def open_yard() -> "Yard":
     return yard
 
 
+def mongo_user() -> str | None:
+    """Who commands log in to MongoDB as, where the settings can be read and name somebody."""
+    from modelyard.settings import SettingsError, read_settings
+
+    try:
+        return read_settings().mongo_user
+    except (SettingsError, ValueError, OSError):
+        return None
+
+
 def _end_at_once() -> None:
     """At the end of a process pymongo joins its threads, half a second for nothing: they are daemons, and closed."""
     with suppress(ImportError, AttributeError):
