@@ -1,5 +1,6 @@
 """A sweep on a Ray cluster of two nodes, started with `ray start` as anybody would, reached by its address alone."""
 
+import importlib.util
 import json
 import os
 import secrets
@@ -9,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
 from modelyard_serving.local_stage import free_port
+from modelyard_tracking.digests import file_sha256
 from modelyard_tracking.project import Project
 from modelyard_tracking.store import Home
 
@@ -76,3 +79,20 @@ def test_workers_that_could_not_reach_mongodb_are_said_before_they_try(project: 
     code, _, said = sweep(project(), home, ("10.0.0.1:6379", {}))
     assert code == 4
     assert "YARD_MONGO_URL" in said
+
+
+def test_workers_install_the_projects_lock_where_it_is_asked_for(cluster, project: Write, home: Home, db) -> None:  # noqa: F811
+    bowl = project(trials=2, fresh_seeds=1)
+    lock = bowl.folder / "requirements.lock"
+    compiled = [find_uv_bin(), "pip", "compile", "-q", "--generate-hashes", "--no-emit-index-url", "-", "-o", str(lock)]
+    subprocess.run(compiled, input="cowsay==6.1\n", text=True, check=True, timeout=120, capture_output=True)
+    train = bowl.folder / "train.py"
+    said_by_it = '    import cowsay\n    _run.info["cow"] = cowsay.__file__\n    ex.hand_over(x)'
+    train.write_text(train.read_text().replace("    ex.hand_over(x)", said_by_it))
+    assert importlib.util.find_spec("cowsay") is None  # it is not here
+    code, _, said = sweep(bowl, home, cluster, "--install")
+    assert code == 0, said
+    trials = list(db.runs.find({"info.sweep.trial": {"$exists": True}}))
+    assert [run["status"] for run in trials] == ["COMPLETED"] * 2, said
+    assert all("runtime_resources" in run["info"]["cow"] for run in trials)  # in an environment of their own
+    assert {run["info"]["modelyard"]["lock_sha256"] for run in trials} == {file_sha256(lock)}

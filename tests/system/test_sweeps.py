@@ -178,7 +178,7 @@ class Driver:
 
     def __init__(self, project: Project, home: Home) -> None:
         self.root, self.home = project.folder.parents[1], home
-        (project.folder / "requirements.lock").write_text("")
+        (project.folder / "requirements.lock").touch()
         self.env = {
             **os.environ,
             "YARD_MONGO_URL": home.mongo_url,

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from modelyard_tracking.errors import Refused, Unavailable
-from modelyard_tracking.project import LOCK, Project
+from modelyard_tracking.project import Project
 from modelyard_tracking.store import Home
 
 _PACKAGES = ("modelyard", "modelyard_tracking", "modelyard_serving", "modelyard_build")
@@ -127,7 +127,8 @@ def _runtime_env(project: Project, install: bool) -> dict[str, Any]:
         "excludes": [".git", "__pycache__", "*.ipynb", ".ipynb_checkpoints"],
     }
     if install:
-        env["uv"] = {"packages": str(project.folder / LOCK), "uv_check": False}
+        # Ray writes these lines to a file again, so that hashes stay with their packages.
+        env["uv"] = {"packages": project.lock.read_text().splitlines(), "uv_check": False}
     return env
 
 
