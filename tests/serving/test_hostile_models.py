@@ -572,7 +572,7 @@ HOSTILE_GRAPHS = {
     "one of its own, in a branch": (lambda: _within_if(affine(domain="com.evil")), "not standard"),
     "functions": (_with_functions, "functions of its own"),
     "a training graph": (_training, "a training graph"),
-    "branches in branches": (_deep, "nested deeper than 100"),
+    "branches in branches": (_deep, "no ONNX file"),
 }
 
 

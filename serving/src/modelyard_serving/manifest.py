@@ -70,6 +70,8 @@ class Manifest:
             document = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise Refused(f"the manifest is not JSON ({error}): build it again.") from error
+        if not isinstance(document, dict):
+            raise Refused("the manifest is not an object: build it again.")
         raw: dict[str, Any] = {key: value for key, value in document.items() if key in known}
         if raw.get("format", 0) > FORMAT:
             raise Refused(

@@ -62,4 +62,7 @@ def _by_value(project: Path) -> Iterator[None]:
 def _is_in(module: ModuleType, project: Path) -> bool:
     file = getattr(module, "__file__", None)
     named = module.__name__ in sys.modules and module.__name__ != "__main__"  # __main__ goes by value anyway
-    return bool(file) and named and Path(str(file)).resolve().is_relative_to(project.resolve())
+    if not file or not named:
+        return False
+    path = Path(str(file)).resolve()
+    return path.is_relative_to(project.resolve()) and "site-packages" not in path.parts  # an environment in the folder
