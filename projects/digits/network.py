@@ -1,15 +1,18 @@
 """The network: a multilayer perceptron in PyTorch, and what is served of it.
 
-It is served as scikit-learn's classifier of the same weights, since a perceptron is the same function in both: the
-runtime verifies and loads that format, and an answer waits for no PyTorch.
+Served is an ONNX graph. PyTorch's own files hold weights and name classes, so whoever loads one runs this file; a graph
+is operators and numbers, and an answer waits for no PyTorch. It takes raw rows: the scaling is a part of it.
 """
 
+import logging
+import warnings
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from dataset import MAX_INK
-from sklearn.neural_network import MLPClassifier
 from torch import Tensor, nn
 
 
@@ -26,17 +29,43 @@ def inputs(rows: pd.DataFrame) -> Tensor:
     return torch.tensor(rows.to_numpy() / MAX_INK, dtype=torch.float32)
 
 
-def as_classifier(network: nn.Sequential, rows: pd.DataFrame, digits: "pd.Series[int]") -> MLPClassifier:
-    """The network as scikit-learn's classifier of raw rows.
+class Classifier(nn.Module):
+    """The network as it is asked: raw rows in, the digit and the probability of each out."""
 
-    Args:
-        rows, digits: name the inputs and the classes; the weights do not come from them.
-    """
-    linear = [layer for layer in network if isinstance(layer, nn.Linear)]
-    classifier = MLPClassifier([layer.out_features for layer in linear[:-1]], random_state=0)
-    classifier.partial_fit(rows, digits, classes=sorted(digits.unique()))  # one step, to make its attributes
-    del classifier._optimizer  # of that one step
-    classifier.coefs_ = [layer.weight.detach().cpu().double().T.numpy() for layer in linear]
-    classifier.intercepts_ = [layer.bias.detach().cpu().double().numpy() for layer in linear]
-    classifier.coefs_[0] = classifier.coefs_[0] / MAX_INK  # `inputs`, folded into the first layer
-    return classifier
+    def __init__(self, network: nn.Sequential, digits: "pd.Series[int]") -> None:
+        super().__init__()
+        self.network = network
+        self.classes_ = np.array(sorted(digits.unique()))
+        self.register_buffer("digits", torch.tensor(self.classes_))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities = self.network(pixels / MAX_INK).softmax(1)
+        return self.digits[probabilities.argmax(1)], probabilities
+
+    def predict(self, rows: pd.DataFrame) -> np.ndarray:
+        return self._asked(rows)[0]
+
+    def predict_proba(self, rows: pd.DataFrame) -> np.ndarray:
+        return self._asked(rows)[1]
+
+    @torch.no_grad()
+    def _asked(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        pixels = torch.tensor(rows.to_numpy("float32"), device=self.digits.device)
+        digits, probabilities = self.eval()(pixels)
+        return digits.cpu().numpy(), probabilities.cpu().numpy()
+
+
+def as_graph(classifier: Classifier, pixels: int) -> Any:
+    """The classifier as an ONNX model whose outputs are called after the methods."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would tell of the parts of torchvision it lacks
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch's own deprecations
+        return torch.onnx.export(
+            classifier.eval().cpu(),
+            (torch.zeros(2, pixels),),
+            input_names=["pixels"],
+            output_names=["predict", "predict_proba"],
+            dynamic_shapes=({0: torch.export.Dim("rows")},),
+            dynamo=True,
+            verbose=False,
+        )

@@ -64,8 +64,9 @@ def train(_run, lr, width, depth, dropout, batch, weight_decay, optimiser, epoch
     loop.fit(net, steps, rows, val_rows, **plan, report=report, checkpoint=ex.checkpoint())
 
     val_loss, val_accuracy = loop.evaluate(net, val_rows)
-    classifier = network.as_classifier(net, x, y)
-    ex.save_model(classifier, examples=x_val.head(32))
+    classifier = network.Classifier(net, y)
+    graph = network.as_graph(classifier, x.shape[1])
+    ex.save_model(graph, examples=x_val.head(32), trained=classifier)
     ex.hand_over(classifier)
     print(f"val_accuracy {val_accuracy:.4f}, val_loss {val_loss:.4f}, on {device}")
     return {"val_accuracy": val_accuracy, "val_loss": val_loss}

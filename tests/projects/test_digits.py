@@ -17,9 +17,10 @@ import pytest
 from sacred.utils import SacredInterrupt
 
 from modelyard_build.locking import lock_project
-from modelyard_serving.runtime.model import TRUSTED_TYPES
-from modelyard_tracking.digests import frame_sha256
+from modelyard_serving.runtime.model import TRUSTED_TYPES, load
+from modelyard_tracking.digests import frame_sha256, write_index
 from modelyard_tracking.experiment import Experiment, load_experiment
+from modelyard_tracking.kinds.graph import read_graph
 from modelyard_tracking.origin import locked_versions
 from modelyard_tracking.project import load_project
 from modelyard_tracking.runs import Run, RunStore
@@ -206,14 +207,30 @@ def test_what_is_served_answers_as_the_network_does_and_the_runtime_loads_it(
     split = imported("dataset").load()
     rows, digits = split.train.drop(columns="digit"), split.train["digit"]
     training.loop.seeded(0, 0)
-    network = training.network.build(64, 10, width=16, depth=depth, dropout=0.5).eval()
-    classifier = training.network.as_classifier(network, rows, digits)
+    network = training.network.build(64, 10, width=16, depth=depth, dropout=0.5)
+    classifier = training.network.Classifier(network, digits)
+    graph = training.network.as_graph(classifier, 64)
+    schema = write_model(tmp_path / "model", graph, rows.head(8), TRUSTED_TYPES, trained=classifier)
+    assert (schema["kind"], schema["methods"]) == ("onnx", ["predict", "predict_proba"])
+    assert schema["classes"] == list(range(10))
+    assert {column["dtype"] for column in schema["inputs"]} == {"float32"}
     with torch.no_grad():
         wanted = torch.softmax(network(training.network.inputs(rows)), 1).numpy()
-    np.testing.assert_allclose(classifier.predict_proba(rows), wanted, atol=1e-6)
-    schema = write_model(tmp_path / "model", classifier, rows.head(8), TRUSTED_TYPES)
-    assert schema["classes"] == list(range(10))
-    assert len(schema["inputs"]) == 64
+    predicted, probabilities = load(tmp_path / "model", "onnx", write_index(tmp_path / "model"))(
+        rows, ["predict", "predict_proba"]
+    )
+    np.testing.assert_allclose(probabilities, wanted, atol=1e-6)
+    assert predicted.tolist() == wanted.argmax(1).tolist()
+
+
+def test_the_same_network_gives_the_same_graph(training: Training, imported) -> None:
+    digits = imported("dataset").load().train["digit"]
+    training.loop.seeded(0, 0)
+    network = training.network.build(64, 10, width=8, depth=1, dropout=0.1)
+    graphs = [training.network.as_graph(training.network.Classifier(network, digits), 64) for _ in range(2)]
+    one, two = (read_graph(graph).proto.SerializeToString(deterministic=True) for graph in graphs)
+    assert one == two
+    assert str(DIGITS).encode() not in one
 
 
 def test_on_a_gpu_the_same_seed_gives_the_same_numbers_and_a_checkpoint_goes_on(torch, imported, tmp_path) -> None:
@@ -231,6 +248,7 @@ class Conductor:
     """A sweep that stops its trial after an epoch, and has it go on later."""
 
     scores_holdout = False
+    waits_for_upload = True
     code = None
 
     def __init__(self, kept: Path, stop_after: int | None = None) -> None:
@@ -266,18 +284,16 @@ def _run(experiment: Experiment, db: Any, **config: Any) -> Run:
 
 
 def test_a_run_has_its_learning_curves_its_data_and_a_model_that_answers_its_cases(experiment, home, db) -> None:
-    import skops.io
-
     run = _run(experiment, db)
     curves = RunStore(db).curves(run.id)
     assert set(curves) == {"train_loss", "val_loss", "val_accuracy"}
     assert list(curves["val_accuracy"].steps) == list(range(1, 21))
     assert curves["val_accuracy"].values[-1] == run.result["val_accuracy"] > 0.94
     assert set(run.recorded["datasets"]) == {"train", "validation"}, "the holdout is for the winner alone"
-    model = skops.io.load(home.files.model(run.model_sha256) / "mlflow" / "model.skops")
+    ask = load(home.files.model(run.model_sha256), run.recorded["model"]["kind"], run.model_sha256)
     for case in json.loads((DIGITS / "cases.json").read_text()):
         if wanted := case["expect"].get("predictions"):
-            assert model.predict(pd.DataFrame(case["rows"])).tolist() == wanted, case["name"]
+            assert ask(pd.DataFrame(case["rows"]), ["predict"])[0].tolist() == wanted, case["name"]
 
 
 def test_what_a_sweep_draws_is_what_the_training_takes(experiment, db) -> None:

@@ -11,7 +11,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from modelyard_serving.runtime.model import TRUSTED_TYPES, load_estimator
+from modelyard_serving.runtime.model import TRUSTED_TYPES, load
+from modelyard_tracking.digests import write_index
 from modelyard_tracking.errors import Refused
 from modelyard_tracking.saving import Golden, write_model
 
@@ -32,13 +33,12 @@ Y = np.where(X["a"] + X["b"] > 0, "yes", "no")
 def test_what_is_saved_answers_its_golden_rows_when_the_runtime_loads_it(tmp_path: Path, model) -> None:
     schema = write_model(tmp_path, model.fit(X, Y), X.head(10), TRUSTED_TYPES)
     golden = Golden.read(tmp_path)
-    loaded = load_estimator(tmp_path)
+    ask = load(tmp_path, "sklearn", write_index(tmp_path))
     assert schema["classes"] == ["no", "yes"]
     assert schema["inputs"] == [{"name": name, "dtype": "float64"} for name in "abc"]
-    assert loaded.predict(pd.DataFrame(golden.rows)).tolist() == golden.answers["predict"]
-    np.testing.assert_allclose(
-        loaded.predict_proba(pd.DataFrame(golden.rows)), golden.answers["predict_proba"], rtol=1e-12
-    )
+    predictions, probabilities = ask(pd.DataFrame(golden.rows), ["predict", "predict_proba"])
+    assert predictions.tolist() == golden.answers["predict"]
+    np.testing.assert_allclose(probabilities, golden.answers["predict_proba"], rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_runtime_refuses_a_model_with_other_types_even_if_it_was_saved(tmp_p
 
     skops.io.dump(Own(), tmp_path / "mlflow" / "model.skops")
     with pytest.raises(Exception, match="not trusted"):
-        load_estimator(tmp_path)
+        load(tmp_path, "sklearn", write_index(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -458,7 +458,8 @@ def test_an_auditor_reads_with_every_reading_command(team: Team, yard, admin: An
     commands = (
         ["runs"], ["runs", "--sort", "auc"], ["runs", "churn", "-w", "auc>0.5"], ["show", str(run)], ["show", ref],
         ["show", str(run), "--output"], ["compare", str(run), "99"], ["sweeps"], ["models"], ["keys", "list"],
-        ["ledger"], ["ledger", "verify"], ["live"], ["status"], ["runs", "export", str(run), "-o", str(tmp_path / "runs.zip")], ["config"],
+        ["ledger"], ["ledger", "verify"], ["live"], ["status"],
+        ["runs", "export", str(run), "-o", str(tmp_path / "runs.zip")], ["config"],
     )  # fmt: skip
     for command in commands:
         code, _, err = yard("auditor", *command)

@@ -11,22 +11,24 @@ import orjson
 from pymongo.database import Database
 
 from modelyard_build.bento import Bento, package
-from modelyard_build.checks import bad_input, cases, golden, provenance
+from modelyard_build.checks import bad_input, cases, golden, kind, provenance
 from modelyard_build.checks.finding import Finding, Subject
 from modelyard_build.environment import make_environment, serving_wheel
 from modelyard_build.errors import Refused
+from modelyard_build.locking import served_part
 from modelyard_build.report import Report
 from modelyard_build.served import serve
 from modelyard_serving.manifest import Column, Manifest
 from modelyard_serving.model_files import digest_of
 from modelyard_tracking.approval import Approval, Approvals
 from modelyard_tracking.digests import file_sha256, text_sha256
+from modelyard_tracking.layout import check_layout
 from modelyard_tracking.ledger import Entry
-from modelyard_tracking.project import Project
+from modelyard_tracking.project import LOCK, Project
 from modelyard_tracking.registry import ModelVersion
 from modelyard_tracking.saving import Golden, read_schema
 
-CHECKS = (provenance.check, golden.check, cases.check, bad_input.check)
+CHECKS = (provenance.check, kind.check, golden.check, cases.check, bad_input.check)
 
 Say = Callable[[str], object]
 
@@ -72,11 +74,16 @@ class Builder:
             if before is not None:
                 return before
             model = self.approvals.files.model(version.model_sha256)
+            model_kind = approval.evidence.get("kind", "sklearn")
+            check_layout(model, model_kind)
+            _check_pickle(model_kind, version.ref, project)
             manifest = _manifest(version, approval, model)
             say("environment from the run's lock")
-            environment = make_environment(lock, wheel, manifest.python, self.home / "environments")
+            part = Path(scratch) / LOCK
+            part.write_text(served_part(lock.read_text(), manifest.kind))
+            environment = make_environment(part, wheel, manifest.python, self.home / "environments")
             say("bento")
-            bento = package(manifest, model, lock, wheel, self.home / "bentoml", inputs)
+            bento = package(manifest, model, part, wheel, self.home / "bentoml", inputs)
         subject = _subject(manifest, model, project)
         say("served as packaged, checked over HTTP")
         with serve(bento.path, environment, self.home) as served:
@@ -189,6 +196,15 @@ def _inputs_sha256(approval: Approval, lock: Path, wheel: Path, project: Project
     return text_sha256("\n".join(parts).encode())
 
 
+def _check_pickle(model_kind: str, ref: str, project: Project) -> None:
+    """Stop, before anything is loaded, at a pickle that the project does not want."""
+    if model_kind == "pickle" and not project.model.allow_pickle:
+        raise Refused(
+            f"{ref} is a pickle, which runs code, and {project.folder / 'project.toml'} does not allow it.\n"
+            "Save it as a scikit-learn estimator or an ONNX graph, or write:  [model] allow_pickle = true"
+        )
+
+
 def _manifest(version: ModelVersion, approval: Approval, model: Path) -> Manifest:
     facts, schema = approval.evidence, read_schema(model)
     return Manifest(
@@ -208,6 +224,7 @@ def _manifest(version: ModelVersion, approval: Approval, model: Path) -> Manifes
         methods=tuple(schema["methods"]),
         classes=tuple(schema["classes"]),
         ledger=str(approval.ledger_entry or ""),
+        kind=schema["kind"],
     )
 
 

@@ -1,17 +1,20 @@
 """Lock a project: what its model needs and what the runtime needs, resolved once, hashed, for every platform.
 
 The lock is both the environment a run is trained in and the one its bento is served in, so nothing is
-resolved when a bento is built.
+resolved when a bento is built. An image gets the part of it that its kind of model wants: the same lines.
 """
 
 import re
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import requires
 from pathlib import Path
+from typing import Self
 
 import uv
 
 from modelyard_build.errors import Refused, Unavailable
+from modelyard_tracking.kinds.servable import SERVED_WITH
 from modelyard_tracking.project import LOCK, REQUIREMENTS
 
 
@@ -59,3 +62,37 @@ def lock_project(folder: Path, constraints: Path | None, *, upgrade: bool = Fals
 def runtime_requirements() -> list[str]:
     """What modelyard-serving needs inside an image."""
     return [line for line in requires("modelyard-serving") or () if not re.search(r";.*\bextra\b", line)]
+
+
+def served_part(lock: str, kind: str) -> str:
+    """The part of a lock that serving a model of this kind wants, line by line as it was locked.
+
+    That is what the runtime and the package it loads the model with need, directly or not; uv notes below each package
+    what wants it. A pickle may want anything, so it gets the whole lock, as does a lock without such notes.
+    """
+    packages = [_Package.read(block) for block in re.split(r"\n(?=[A-Za-z0-9])", lock.strip("\n"))]
+    if kind == "pickle" or not all(package.wanted_by for package in packages):
+        return lock
+    wanted = {_name(line) for line in runtime_requirements()} | {SERVED_WITH[kind]}
+    while more := {package.name for package in packages if package.wanted_by & wanted} - wanted:
+        wanted |= more
+    return "".join(f"{package.block}\n" for package in packages if package.name in wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """A package of a lock, with its hashes and notes."""
+
+    block: str
+    name: str
+    wanted_by: frozenset[str]
+
+    @classmethod
+    def read(cls, block: str) -> Self:
+        notes = re.findall(r"^ +#(?: via)? +(\S.*)$", block, re.MULTILINE)
+        return cls(block, _name(block), frozenset(note if note.startswith("-") else _name(note) for note in notes))
+
+
+def _name(requirement: str) -> str:
+    match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+    return re.sub(r"[-_.]+", "-", match[0]).lower() if match else ""

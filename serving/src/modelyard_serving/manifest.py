@@ -11,9 +11,12 @@ from typing import Any, Self
 import orjson
 
 from modelyard_serving.errors import Refused
+from modelyard_serving.model_files import read_limited
 
 FORMAT = 1
-DTYPES = ("float64", "int64", "bool", "str")
+DTYPES = ("float64", "float32", "int64", "bool", "str")
+KINDS = ("sklearn", "onnx", "pickle")  # what the model's file is, and what loads it: `runtime/kinds`
+MAX_BYTES = 16 * 2**20
 METHODS = {"predict": "predictions", "predict_proba": "probabilities"}  # the model's method -> its name in an answer
 
 
@@ -50,6 +53,13 @@ class Manifest:
     classes: tuple[str | int | float | bool, ...]
     ledger: str = ""  # number:sha256 of the ledger's entry that approved this version
     format: int = FORMAT
+    kind: str = "sklearn"  # the only one there was, when manifests did not say
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise Refused(
+                f"this runtime loads {', '.join(KINDS)}, and no model of the kind {self.kind!r}: build it again."
+            )
 
     def to_json(self) -> bytes:
         return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
@@ -57,7 +67,13 @@ class Manifest:
     @classmethod
     def from_json(cls, text: bytes) -> Self:
         known = {field.name for field in fields(cls)}
-        raw: dict[str, Any] = {key: value for key, value in orjson.loads(text).items() if key in known}
+        try:
+            document = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise Refused(f"the manifest is not JSON ({error}): build it again.") from error
+        if not isinstance(document, dict):
+            raise Refused("the manifest is not an object: build it again.")
+        raw: dict[str, Any] = {key: value for key, value in document.items() if key in known}
         if raw.get("format", 0) > FORMAT:
             raise Refused(
                 f"the manifest has format {raw['format']}, this runtime reads up to {FORMAT}: build it again."
@@ -69,4 +85,4 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        return cls.from_json((folder / "manifest.json").read_bytes())
+        return cls.from_json(read_limited(folder / "manifest.json", MAX_BYTES))

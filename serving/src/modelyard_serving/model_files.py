@@ -6,11 +6,13 @@ folder and this module checks it before anything inside is loaded: the two packa
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 from modelyard_serving.errors import Refused
 
 INDEX = "SHA256SUMS"
+MAX_INDEX_BYTES = 2**20
 
 
 def index_of(folder: Path) -> str:
@@ -19,6 +21,8 @@ def index_of(folder: Path) -> str:
     for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
         if path.is_symlink():
             raise Refused(f"{path} is a link; model files must be plain files.")
+        if not (path.is_file() or path.is_dir()):
+            raise Refused(f"{path} is neither a file nor a folder; model files must be plain files.")
         if path.is_file() and path != folder / INDEX:
             with path.open("rb") as file:
                 lines.append(
@@ -32,14 +36,43 @@ def digest_of(folder: Path) -> str:
     return hashlib.sha256(index_of(folder).encode()).hexdigest()
 
 
-def verify(folder: Path, digest: str) -> None:
-    """Stop unless every file in `folder` is the one that `digest` was taken of.
+def read_limited(file: Path, limit: int) -> bytes:
+    """The bytes of a file, none of them read if there are more than `limit`; links are not followed.
+
+    Raises:
+        Refused: it is larger, missing, or no plain file.
+    """
+    try:
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            content = opened.read(size + 1) if size <= limit else b""  # Python takes the room it is asked for
+    except OSError as error:
+        raise Refused(f"{file} cannot be read: {error.strerror}. Build it again, or train again.") from error
+    if max(size, len(content)) > limit:
+        raise Refused(f"{file} has {size} bytes; more than {limit} are not read. Save a smaller model.")
+    return content
+
+
+def read_verified(folder: Path, name: str, sha256: str, limit: int) -> bytes:
+    """The bytes of one file of a verified folder. They are hashed again: what is parsed is what was verified.
+
+    Raises:
+        Refused: it is larger than `limit` bytes, or was changed in the meantime.
+    """
+    content = read_limited(folder / name, limit)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Refused(f"{folder / name} was changed while it was read, so nothing here is loaded. Build it again.")
+    return content
+
+
+def verify(folder: Path, digest: str) -> dict[str, str]:
+    """Stop unless every file in `folder` is the one that `digest` was taken of; gives the sha256 of each by name.
 
     Raises:
         Refused: names the first file that differs, is missing or was added.
     """
     index = folder / INDEX
-    recorded = index.read_text() if index.is_file() else ""
+    recorded = read_limited(index, MAX_INDEX_BYTES).decode(errors="replace") if index.exists() else ""
     found = index_of(folder)
     if found != recorded:
         changed = sorted(set(found.splitlines()) ^ set(recorded.splitlines()), key=lambda line: line[66:])
@@ -50,3 +83,4 @@ def verify(folder: Path, digest: str) -> None:
         )
     if hashlib.sha256(recorded.encode()).hexdigest() != digest:
         raise Refused(f"{folder}: the files do not have the approved digest {digest[:12]}, so nothing here is loaded.")
+    return {line[66:]: line[:64] for line in recorded.splitlines()}

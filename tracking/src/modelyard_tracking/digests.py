@@ -75,5 +75,8 @@ def check_folder(folder: Path, digest: str) -> None:
 
 
 def _index_of(folder: Path) -> str:
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise Refused(f"{path} is a link or no file at all; model files must be plain files. Train again.")
     files = sorted((p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file())
     return "".join(f"{file_sha256(path)}  {name}\n" for name, path in files if name != INDEX)

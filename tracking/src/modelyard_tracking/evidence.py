@@ -34,12 +34,17 @@ def evidence_sha256(facts: Mapping[str, Any]) -> str:
 def gather(project: Project, run: Run, *, allow_dirty: bool) -> Evidence:
     """Weigh a run against its project's gates and card."""
     recorded = run.recorded
+    kind = (recorded.get("model") or {}).get("kind", "sklearn")
     gates = [_weigh(name, gate, run.result.get(name)) for name, gate in sorted(project.gates.items())]
     objections = [
         *([f"run {run.id} belongs to {run.experiment}, not to {project.name}"] * (run.experiment != project.name)),
         *([f"run {run.id} is {run.status}, not COMPLETED"] * (run.status != "COMPLETED")),
         *([f"run {run.id} saved no model: call ex.save_model(...) in train.py"] * (run.model_sha256 is None)),
         *_of_a_trial(run),
+        *(
+            ["its model is a pickle, which project.toml does not allow ([model] allow_pickle = true)"]
+            * (kind == "pickle" and not project.model.allow_pickle)
+        ),
         *([f"run {run.id} recorded no lock: yard lock {project.name}"] * (not recorded.get("lock_sha256"))),
         *([f"run {run.id} recorded no data set: ex.dataset(...)"] * (not recorded.get("datasets"))),
         *(
@@ -59,6 +64,7 @@ def gather(project: Project, run: Run, *, allow_dirty: bool) -> Evidence:
         "model": project.name,
         "run_id": run.id,
         "model_sha256": run.model_sha256,
+        "kind": kind,
         "data": {name: data["sha256"] for name, data in sorted((recorded.get("datasets") or {}).items())},
         "lock_sha256": recorded.get("lock_sha256"),
         "commit": recorded.get("commit"),

@@ -22,7 +22,8 @@ from pymongo.errors import PyMongoError
 from modelyard_tracking import origin
 from modelyard_tracking.digests import text_sha256
 from modelyard_tracking.errors import Refused, TrackingError, Unavailable
-from modelyard_tracking.project import LOCK, load_project
+from modelyard_tracking.kinds.servable import SERVED_WITH
+from modelyard_tracking.project import LOCK, allows_pickle, load_project
 from modelyard_tracking.recording.capture import captured, default_mode
 from modelyard_tracking.recording.spool import RunFolder, Spool
 from modelyard_tracking.recording.upload import RunUpload, prepare
@@ -268,16 +269,24 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
         run.info["modelyard"]["datasets"][name] = facts
         return data
 
-    def save_model(self, model: Any, *, examples: pd.DataFrame) -> str:
+    def save_model(self, model: Any, *, examples: pd.DataFrame, trained: Any = None) -> str:
         """Store `model` with golden rows taken from `examples`, bind it to this run, and give its sha256.
+
+        Args:
+            model: a scikit-learn estimator; or an ONNX graph as ModelProto, bytes, path or torch.onnx.export's result.
+            trained: of an ONNX graph, what it was made from. Its predict() and predict_proba() give the golden answers,
+                so that the build finds an export that answers otherwise; its classes_ name the classes.
 
         Raises:
             Refused: the model could not be served; see `saving.write_model`.
         """
         run = self._running("save_model")
         files = self._home().files
+        project = Path(self.base_dir)
+        pickled_for = project if allows_pickle(project) else None
         with files.new_model() as folder:
-            schema = write_model(folder, model, examples, self._trusted_types)
+            schema = write_model(folder, model, examples, self._trusted_types, trained=trained, pickled_for=pickled_for)
+            origin.check_locked(project / LOCK, SERVED_WITH[schema["kind"]])
             digest = files.keep_model(folder)
         run.info["modelyard"]["model"] = {"sha256": digest, "golden_rows": len(examples), **schema}
         return digest

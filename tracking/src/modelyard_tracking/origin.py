@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.markers import Marker
 
 from modelyard_tracking.errors import Refused
+from modelyard_tracking.project import REQUIREMENTS
 
 PATCH_ARTIFACT = "changes.patch"  # of a run whose code was changed since its commit
 
@@ -88,6 +89,19 @@ def check_environment(lock: Path) -> None:
         raise Refused(
             "\n".join([f"This environment is not the one of {lock}:", *wrong[:5], *more])
             + f"\nInstall it:  uv pip install -r {lock}      or lock anew:  yard lock {lock.parent.name}"
+        )
+
+
+def check_locked(lock: Path, package: str) -> None:
+    """Stop if there is a lock without the package that the model is served with: its image could not be built.
+
+    Raises:
+        Refused: says what to add.
+    """
+    if lock.is_file() and package not in locked_versions(lock):
+        raise Refused(
+            f"This model is served with {package}, which {lock} does not hold.\n"
+            f"Add {package} to {lock.with_name(REQUIREMENTS)}, then:  yard lock {lock.parent.name}"
         )
 
 

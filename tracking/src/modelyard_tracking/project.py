@@ -89,6 +89,12 @@ class SweepPlan(_Table):
         return self
 
 
+class ModelPlan(_Table):
+    """How the model may be saved."""
+
+    allow_pickle: bool = False  # for what neither skops nor ONNX can hold; loading a pickle runs code
+
+
 class Project(_Table):
     """Everything `project.toml` says, and where it lies."""
 
@@ -100,6 +106,7 @@ class Project(_Table):
     metric: Metric
     gates: dict[str, Gate] = {}
     endpoint: EndpointContract
+    model: ModelPlan = ModelPlan()
     sweep: SweepPlan = SweepPlan()
 
     @field_validator("name")
@@ -143,6 +150,11 @@ def load_project(projects: Path, name: str) -> Project:
         raise Refused(f"{file} is not valid TOML: {error}") from error
     except (ValidationError, TypeError) as error:
         raise Refused(f"{file} has faults:\n{_faults(error)}") from error
+
+
+def allows_pickle(folder: Path) -> bool:
+    """Does the project in `folder`, if it is one, say that its model may be a pickle?"""
+    return (folder / "project.toml").is_file() and load_project(folder.parent, folder.name).model.allow_pickle
 
 
 def project_names(projects: Path) -> list[str]:

@@ -21,8 +21,10 @@ from modelyard_serving.errors import NotFound, Refused, Unavailable
 from modelyard_serving.keys import Key, Keys
 from modelyard_tracking.approval import Approval, Approvals
 from modelyard_tracking.compare import Comparison, compare
+from modelyard_tracking.digests import check_folder
 from modelyard_tracking.errors import Unavailable as TrackingUnavailable
 from modelyard_tracking.evidence import gather
+from modelyard_tracking.layout import check_layout
 from modelyard_tracking.ledger import Head, Verification, head_of
 from modelyard_tracking.project import Project, load_project, project_names
 from modelyard_tracking.recording.spool import RunFolder
@@ -199,6 +201,10 @@ class Yard:
         self._need("insert", "approvals")
         run = self.run_store.get(run_id)
         evidence = gather(self.project(run.experiment), run, allow_dirty=allow_dirty)
+        if not evidence.objections:
+            model = self.approvals.files.model(evidence.facts["model_sha256"])
+            check_folder(model, evidence.facts["model_sha256"])
+            check_layout(model, evidence.facts["kind"])
         return self.approvals.request(evidence, self.settings.user)
 
     def approve(self, ref: str, reason: str, alias: str | None = None) -> Approval:

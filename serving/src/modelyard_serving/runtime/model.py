@@ -10,25 +10,20 @@ import pandas as pd
 from modelyard_serving import model_files
 from modelyard_serving.errors import Refused
 from modelyard_serving.manifest import METHODS, Manifest
+from modelyard_serving.runtime.kinds import estimator, graph, pickled
+from modelyard_serving.runtime.kinds.ask import Ask, Loader
+from modelyard_serving.runtime.kinds.estimator import TRUSTED_TYPES
 
-# skops loads NumPy, SciPy and scikit-learn estimators by itself. These compiled types it leaves to us: they
-# hold arrays and no code. Our own list; never the one a model brings along.
-TRUSTED_TYPES = (
-    "sklearn._loss._loss.CyHalfBinomialLoss",
-    "sklearn._loss._loss.CyHalfMultinomialLoss",
-    "sklearn._loss._loss.CyHalfSquaredError",
-    "sklearn._loss.link.HalfLogitLink",
-    "sklearn._loss.link.IdentityLink",
-    "sklearn._loss.link.Interval",
-    "sklearn._loss.link.LogitLink",
-    "sklearn._loss.link.MultinomialLogit",
-    "sklearn._loss.loss.HalfBinomialLoss",
-    "sklearn._loss.loss.HalfMultinomialLoss",
-    "sklearn._loss.loss.HalfSquaredError",
-    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-)
+__all__ = ["TRUSTED_TYPES", "BadAnswer", "Model", "load"]
+
+_LOADERS: dict[str, Loader] = {
+    "sklearn": estimator,
+    "onnx": graph,
+    "pickle": pickled,
+}  # the keys are the manifest's KINDS
+_BESIDE = {"schema.json", "golden.json"} | {
+    f"mlflow/{name}" for name in ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt")
+}  # what lies beside the model's own file; nothing here reads it
 
 
 class BadAnswer(Exception):
@@ -40,24 +35,20 @@ class Model:
     """A loaded model and its manifest."""
 
     manifest: Manifest
-    estimator: Any
+    ask: Ask
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Load `folder/model` if it is byte for byte what the manifest says.
-
-        Raises:
-            Refused: a file differs, or the model holds a type that is not trusted.
-        """
+        """Load `folder/model` if it is byte for byte what the manifest says; raises as `load` does."""
         manifest = Manifest.read(folder)
-        model_files.verify(folder / "model", manifest.model_sha256)
-        return cls(manifest, load_estimator(folder / "model"))
+        return cls(manifest, load(folder / "model", manifest.kind, manifest.model_sha256))
 
     def answer(self, table: pd.DataFrame) -> dict[str, list[Any]]:
         """One list per method of the manifest, each as long as `table`."""
         answers: dict[str, list[Any]] = {}
-        for method in self.manifest.methods:
-            values = np.asarray(getattr(self.estimator, method)(table))
+        methods = self.manifest.methods
+        for method, given in zip(methods, self.ask(table, methods), strict=True):
+            values = np.asarray(given)
             if len(values) != len(table):
                 raise BadAnswer(f"{method} gave {len(values)} answers for {len(table)} rows")
             if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -66,16 +57,26 @@ class Model:
         return answers
 
 
-def load_estimator(folder: Path) -> Any:
-    """The scikit-learn estimator in a verified model folder.
+def load(folder: Path, kind: str, digest: str) -> Ask:
+    """What answers in a model folder: digests first, then names and sizes, and only then what is in the one file.
+
+    Args:
+        kind: how the file is loaded; what the manifest says, never what the model says.
 
     Raises:
-        Refused: it holds types that are neither skops' nor ours.
+        Refused: a file differs, is too many or too large, or holds what is not loaded.
     """
-    import skops.io
-
-    file = folder / "mlflow" / "model.skops"
-    untrusted = sorted(set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED_TYPES))
-    if untrusted:
-        raise Refused(f"{file} holds types that are not trusted: {', '.join(untrusted)}. They are not loaded.")
-    return skops.io.load(file, trusted=list(TRUSTED_TYPES))
+    files = model_files.verify(folder, digest)
+    loader = _LOADERS[kind]
+    name = f"mlflow/{loader.FILE}"
+    others = sorted(files.keys() - _BESIDE - {name})
+    if others or name not in files:
+        what = f"holds {others[0]!r}" if others else f"has no {name!r}"
+        raise Refused(f"{folder} {what}, so it is no model of the kind {kind}, and nothing here is loaded.")
+    content = model_files.read_verified(folder, name, files[name], loader.MAX_BYTES)
+    try:
+        return loader.load(content)
+    except Refused as error:
+        raise Refused(f"{folder / name} is not loaded: {error}.") from error
+    except Exception as error:  # bytes that a parser stumbles over in a way of its own
+        raise Refused(f"{folder / name} is not loaded: {type(error).__name__}: {str(error)[:500]}") from error

@@ -11,11 +11,12 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from modelyard_serving.manifest import Column
+from modelyard_serving.manifest import DTYPES, Column
 
 MAX_ROWS = 10_000
 MAX_FAULTS = 20  # enough to mend a request, too few to be a burden
 _INT64 = range(-(2**63), 2**63)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class BadRequest(Exception):
@@ -63,16 +64,23 @@ def to_table(rows: Sequence[Any], columns: Sequence[Column]) -> pd.DataFrame:
                 )
     if faults:
         raise BadRequest("the rows do not fit the model's inputs", sorted(faults)[:MAX_FAULTS])
-    if {column.dtype for column in columns} == {"float64"}:  # one block instead of a column at a time: ten times faster
-        numbers = np.array([[row[column.name] for column in columns] for row in rows], dtype="float64")
+    dtypes = {column.dtype for column in columns}
+    if dtypes in ({"float64"}, {"float32"}):  # one block instead of a column at a time: ten times faster
+        numbers = np.array([[row[column.name] for column in columns] for row in rows], dtype=dtypes.pop())
         return pd.DataFrame(numbers, columns=pd.Index([column.name for column in columns]))
     return pd.DataFrame(
         {column.name: pd.Series([row[column.name] for row in rows], dtype=_PANDAS[column.dtype]) for column in columns}
     )
 
 
-_EXPECTED = {"float64": "a number", "int64": "a whole number", "bool": "true or false", "str": "a text"}
-_PANDAS: dict[str, Any] = {"float64": "float64", "int64": "int64", "bool": "bool", "str": "str"}
+_EXPECTED = {
+    "float64": "a number",
+    "float32": f"a number between -{_FLOAT32_MAX:.7g} and {_FLOAT32_MAX:.7g}",
+    "int64": "a whole number",
+    "bool": "true or false",
+    "str": "a text",
+}
+_PANDAS: dict[str, Any] = {name: name for name in DTYPES}
 
 
 def _fits(value: Any, dtype: str) -> bool:
@@ -80,6 +88,8 @@ def _fits(value: Any, dtype: str) -> bool:
         return dtype == "bool" and isinstance(value, bool)
     if dtype == "float64":  # orjson turns integers beyond 64 bits into floats and refuses infinities
         return isinstance(value, int | float)
+    if dtype == "float32":  # beyond it lies infinity
+        return isinstance(value, int | float) and abs(value) <= _FLOAT32_MAX
     if dtype == "int64":
         return isinstance(value, int) and value in _INT64
     return isinstance(value, str)

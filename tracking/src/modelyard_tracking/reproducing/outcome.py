@@ -14,6 +14,7 @@ from bson import ObjectId
 
 from modelyard_tracking.digests import check_folder
 from modelyard_tracking.errors import NotFound, Refused
+from modelyard_tracking.kinds import graph
 from modelyard_tracking.origin import PATCH_ARTIFACT
 from modelyard_tracking.recording.upload import OUTPUT_ARTIFACT
 from modelyard_tracking.reproducing.deviation import Outcome
@@ -102,8 +103,10 @@ def _member(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _weights(model: Path) -> Any:
-    file = model / "mlflow" / "model.skops"
-    return read_weights(file) if file.is_file() else None
+    folder = model / "mlflow"
+    if (folder / "model.onnx").is_file():
+        return graph.read_weights(folder / "model.onnx")
+    return read_weights(folder / "model.skops") if (folder / "model.skops").is_file() else None
 
 
 def _golden(model: Path) -> dict[str, Any]:

@@ -279,6 +279,7 @@ def _show_version(yard: "Yard", ref: str, as_json: bool) -> None:
                 ("run", facts["run_id"]),
                 ("commit", f"{facts['commit']}{' (changed since)' if facts['dirty'] else ''}"),
                 ("model", facts["model_sha256"]),
+                ("model kind", facts.get("kind", "sklearn")),
                 ("lock", facts["lock_sha256"]),
                 *((f"data {name}", digest) for name, digest in facts["data"].items()),
                 *((f"gate {g['metric']}", f"{g['value']:.4g}, {g['bound']}") for g in facts["gates"]),

@@ -1,0 +1,26 @@
+"""Asking: what every kind of model becomes once it is loaded."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import pandas as pd
+
+# (table, methods) -> one array per method, each as long as the table
+Ask = Callable[[pd.DataFrame, Sequence[str]], list[Any]]
+
+
+class Loader(Protocol):
+    """A module of this package: the name of the one file it loads, how large that may be, and how it is loaded."""
+
+    @property
+    def FILE(self) -> str: ...
+
+    @property
+    def MAX_BYTES(self) -> int: ...
+
+    def load(self, content: bytes) -> Ask: ...
+
+
+def methods_of(estimator: Any) -> Ask:
+    """Ask an object that has the methods themselves."""
+    return lambda table, methods: [getattr(estimator, method)(table) for method in methods]
