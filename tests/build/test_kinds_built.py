@@ -86,7 +86,7 @@ class Workshop:
         self.project(allow_pickle=False)
         registry = Registry(f"sqlite:///{folder / 'mlflow.db'}")
         self.approvals = Approvals(db, registry, home.files)
-        self.builder = Builder(db, self.approvals, folder / ".yard")
+        self.builder = Builder(db, self.approvals, folder / ".yard", "engineer")
 
     def project(self, *, allow_pickle: bool) -> Project:
         text = PROJECT.format(name=self.name, allow_pickle=str(allow_pickle).lower())

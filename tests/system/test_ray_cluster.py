@@ -82,7 +82,8 @@ def test_workers_that_could_not_reach_mongodb_are_said_before_they_try(project: 
 
 
 def test_workers_install_the_projects_lock_where_it_is_asked_for(cluster, project: Write, home: Home, db) -> None:  # noqa: F811
-    bowl = project(trials=2, fresh_seeds=1)
+    # With a part of a GPU all run on the second node: on one machine, two would install into the same folder.
+    bowl = project(trials=2, fresh_seeds=1, resources={"cpu": 0.5, "gpu": 0.3})
     lock = bowl.folder / "requirements.lock"
     compiled = [find_uv_bin(), "pip", "compile", "-q", "--generate-hashes", "--no-emit-index-url", "-", "-o", str(lock)]
     subprocess.run(compiled, input="cowsay==6.1\n", text=True, check=True, timeout=120, capture_output=True)
