@@ -195,7 +195,8 @@ def test_a_prediction_traces_back_to_its_data_and_every_digest_verifies(road: Ro
         found = road.json("trace", prediction_id)
         assert found["holds"] is True
         assert [link["name"] for link in found["links"]] == [
-            "prediction", "bento", "report", "approval", "model", "run", "commit", "environment", "data", "data",
+            "prediction", "bento", "report", "approval", "ledger", "model", "run", "commit", "environment", "data",
+            "data",
         ]  # fmt: skip
         assert all(link["digest"] for link in found["links"][1:])
 
@@ -218,7 +219,10 @@ def _change_document(collection, query: dict, change: dict):
     return lambda: collection.replace_one({"_id": before["_id"]}, before)
 
 
-@pytest.mark.parametrize("link", ["bento", "report", "approval", "model", "run", "commit", "environment", "data"])
+LINKS = ["bento", "report", "approval", "ledger", "model", "run", "commit", "environment", "data"]
+
+
+@pytest.mark.parametrize("link", LINKS)
 def test_a_broken_link_is_named(road: Road, audited: dict, link: str) -> None:
     record = next(record for record in audited.values() if record["version"] == 1)
     yard, db, files = road.yard, road.yard.db, road.yard.settings.tracking_home.files
@@ -229,6 +233,7 @@ def test_a_broken_link_is_named(road: Road, audited: dict, link: str) -> None:
         "bento": lambda: _change_file(Path(build["bento_path"]) / "src" / "service.py"),
         "report": lambda: _change_document(db.builds, {"_id": build["_id"]}, {"report.findings": []}),
         "approval": lambda: _change_document(db.approvals, {"_id": "tumor:1"}, {"evidence.metrics.val_auc": 1.0}),
+        "ledger": lambda: _change_document(db.ledger, {"_id": 3}, {"by": "somebody else"}),
         "model": lambda: _change_file(files.model(record["model_sha256"]) / "mlflow" / "model.skops"),
         "run": lambda: _change_document(db.runs, {"_id": facts["run_id"]}, {"info.modelyard.model.sha256": "0" * 64}),
         "commit": lambda: _change_document(db.approvals, {"_id": "tumor:1"}, {"evidence.commit": "0" * 40}),
@@ -244,6 +249,54 @@ def test_a_broken_link_is_named(road: Road, audited: dict, link: str) -> None:
     broken = {entry.name for entry in found.links if not entry.holds}
     assert link in broken
     assert trace(yard, record["_id"]).holds
+
+
+# what is live
+
+
+def test_what_is_live_is_told_from_the_ledger_with_every_digest(road: Road) -> None:
+    found = {variant["variant"]: variant for variant in road.json("live")}
+    assert {(name, v["ref"], v["share"], v["holds"]) for name, v in found.items()} == {
+        ("champion", "tumor:1", 0.8, True), ("challenger", "tumor:2", 0.2, True),
+    }  # fmt: skip
+    first = next(entry for entry in road.json("ledger", "--kind", "deploy") if entry["kind"] == "deploy")
+    [then] = road.json("live", "tumor", "--at", first["at"])
+    assert (then["variant"], then["ref"], then["share"], then["holds"]) == ("champion", "tumor:1", 1.0, True)
+    early = road.command("live", "--at", "2020-01-01")
+    assert (early.returncode, early.stderr) == (0, "Nothing was live then.\n")
+
+
+def test_an_endpoint_that_was_changed_past_the_ledger_is_shown_broken_by_name(road: Road) -> None:
+    restore = _change_document(road.yard.db.endpoints, {"_id": "tumor"}, {"variants.challenger": "tumor-1"})
+    try:
+        done = road.command("live")
+    finally:
+        restore()
+    assert done.returncode == 4
+    assert "endpoint: the endpoint was changed past the ledger: it has tumor:1 as" in " ".join(done.stdout.split())
+    assert "the chain is broken" in done.stderr
+
+
+def test_a_ledger_that_was_cut_off_is_found_out_by_the_builds_that_knew_it(road: Road) -> None:
+    db = road.yard.db
+    [head] = road.command("ledger", "verify").stdout.split()
+    cut = list(db.ledger.find({"_id": {"$gt": 5}}))
+    db.ledger.delete_many({"_id": {"$gt": 5}})
+    try:
+        done = road.command("ledger", "verify")
+    finally:
+        db.ledger.insert_many(cut)
+    assert done.returncode == 4
+    assert f"this machine knows entry {head.partition(':')[0]}, and the chain ends at entry 5" in done.stderr
+    assert "the build of tumor:1-" in done.stderr
+    assert road.command("ledger", "verify").returncode == 0
+
+
+def test_the_manifest_in_a_bento_holds_the_ledgers_entry_that_approved_it(road: Road) -> None:
+    approved = next(entry for entry in road.json("ledger", "--of", "tumor:1") if entry["kind"] == "approve")
+    build = road.yard.builder.find("tumor:1")
+    manifest = json.loads((build.bento.path / "src" / "manifest.json").read_text())
+    assert manifest["ledger"] == f"{approved['number']}:{approved['sha256']}"
 
 
 # what people type

@@ -16,6 +16,7 @@ from modelyard_tracking.errors import Refused, Unavailable
 from modelyard_tracking.project import Project
 from modelyard_tracking.store import Home
 
+INSTALL_S = 3600  # for a lock with several GB of CUDA
 _PACKAGES = ("modelyard", "modelyard_tracking", "modelyard_serving", "modelyard_build")
 
 
@@ -129,6 +130,7 @@ def _runtime_env(project: Project, install: bool) -> dict[str, Any]:
     if install:
         # Ray writes these lines to a file again, so that hashes stay with their packages.
         env["uv"] = {"packages": project.lock.read_text().splitlines(), "uv_check": False}
+        env["config"] = {"setup_timeout_seconds": INSTALL_S, "eager_install": False}
     return env
 
 
