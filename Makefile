@@ -11,7 +11,7 @@ BIN := $(ROOT)/.venv/bin
 MEMBERS := yard build tracking serving
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-quick browser check format lock clean
+.PHONY: help setup demo test test-quick browser ceph check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-zA-Z%_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -35,6 +35,17 @@ browser: ## a Chromium for the browser tests, by apt, unless there is one
 	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || \
 	  { echo "Install it first:  sudo apt install chromium"; exit 1; }
 
+ceph: ## a Ceph for the tests of the shared store, by apt, unless there is one; none of it is started
+	@command -v radosgw >/dev/null && command -v ceph-osd >/dev/null && exit 0; \
+	  echo "installing Ceph"; \
+	  sudo=$$([ $$(id -u) = 0 ] || echo "sudo -n"); \
+	  policy=/usr/sbin/policy-rc.d; own=; \
+	  [ -e $$policy ] || { own=1; printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; $$sudo chmod 755 $$policy; }; \
+	  { $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends ceph-mon ceph-osd radosgw; } >/dev/null 2>&1; \
+	  [ -z "$$own" ] || $$sudo rm -f $$policy; \
+	  command -v radosgw >/dev/null || { echo "Install it first:  sudo apt install ceph-mon ceph-osd radosgw"; exit 1; }
+
 check: $(READY) ## lint, format, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -54,7 +65,7 @@ faults-%: $(READY) ## the long fault tests of a part
 lock: | $(UV) ## lock again: the workspace's requirements.lock, then each project's
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  --custom-compile-command "make lock" --output-file requirements.lock $(if $(UPGRADE),--upgrade) \
-	  $(MEMBERS:%=%/pyproject.toml) --extra gateway --extra lab --extra onnx --group pyproject.toml:dev \
+	  $(MEMBERS:%=%/pyproject.toml) --extra gateway --extra lab --extra onnx --extra s3 --group pyproject.toml:dev \
 	  --no-emit-package modelyard $(foreach m,build tracking serving,--no-emit-package modelyard-$(m))
 	@$(MAKE) --no-print-directory setup
 	@for file in projects/*/requirements.in; do $(BIN)/yard lock $$(basename $$(dirname $$file)); done

@@ -18,6 +18,8 @@ from modelyard.mongod import mongod_process, wait_until_primary
 from modelyard.settings import embedded_mongo_url
 from modelyard_serving.local_stage import free_port
 from modelyard_tracking.store import Home
+from own_ceph import Ceph, missing_programs
+from own_ceph import ceph as own_ceph
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +60,16 @@ def home(mongo_url: str, tmp_path: Path) -> Iterator[Home]:
 def db(home: Home) -> Iterator[object]:
     with home.connected() as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[Ceph]:
+    """A real Ceph with its S3."""
+    if missing := missing_programs():
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up(f"there is no {', '.join(missing)} on PATH; install Ceph:  make ceph")
+    with own_ceph() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """The digest of a folder of model files."""
 
+import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -55,8 +57,46 @@ def test_a_consistent_folder_with_another_digest_is_refused(folder: Path) -> Non
         verify(folder, digest)
 
 
-def test_links_are_refused(folder: Path) -> None:
-    digest = write_index(folder)
+def _link(folder: Path) -> None:
     (folder / "link").symlink_to("/etc/passwd")
-    with pytest.raises(Refused, match="is a link"):
-        verify(folder, digest)
+
+
+def _linked_folder(folder: Path) -> None:
+    (folder / "link").symlink_to("/etc", target_is_directory=True)
+
+
+def _link_in_place_of_a_file(folder: Path) -> None:
+    same = folder.parent / "same"
+    (folder / "a.bin").rename(same)
+    (folder / "a.bin").symlink_to(same)
+
+
+def _pipe(folder: Path) -> None:
+    os.mkfifo(folder / "link")
+
+
+@pytest.mark.parametrize("change", [_link, _linked_folder, _link_in_place_of_a_file, _pipe])
+@pytest.mark.parametrize("check", [verify, check_folder])
+def test_links_and_devices_are_refused(folder: Path, change, check) -> None:
+    digest = write_index(folder)
+    change(folder)
+    with pytest.raises(Exception, match="is a link or a device"):
+        check(folder, digest)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "sub/../../outside"])
+@pytest.mark.parametrize("check", [verify, check_folder])
+def test_an_index_that_names_a_file_outside_is_refused(folder: Path, name: str, check) -> None:
+    write_index(folder)
+    (folder.parent / "outside").write_bytes(b"outside")
+    index = folder / "SHA256SUMS"
+    index.write_text(index.read_text() + f"{hashlib.sha256(b'outside').hexdigest()}  {name}\n")
+    with pytest.raises(Exception, match="outside"):
+        check(folder, hashlib.sha256(index.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "back\\slash"])
+def test_a_file_that_no_index_can_name_is_not_kept(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"")
+    with pytest.raises(Exception, match="cannot be recorded"):
+        write_index(folder)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from modelyard_tracking.approval import Approvals
@@ -41,9 +42,11 @@ def run(project: Project, home: Home) -> Run:
         (folder / "mlflow").mkdir()
         (folder / "mlflow" / "model.skops").write_bytes(b"weights")
         digest = home.files.keep_model(folder)
+    lock = home.files.keep_lock(PROJECTS / "tumor" / "requirements.lock")
+    data = home.files.keep_frame(pd.DataFrame({"x": [1.0]}))
     recorded: Mapping[str, Any] = {
-        "commit": "c" * 40, "dirty": False, "changes": [], "lock_sha256": "l" * 64, "python": "3.11",
-        "datasets": {"train": {"sha256": "d" * 64, "rows": 1, "columns": 1}}, "model": {"sha256": digest},
+        "commit": "c" * 40, "dirty": False, "changes": [], "lock_sha256": lock, "python": "3.11",
+        "datasets": {"train": {"sha256": data, "rows": 1, "columns": 1}}, "model": {"sha256": digest},
     }  # fmt: skip
     result = {"val_auc": 0.99, "val_accuracy": 0.95}
     return Run(1, project.name, "COMPLETED", None, None, {}, result, recorded, None, "", {})

@@ -141,7 +141,12 @@ class TestOverThreeRuns:
         writer.event("started", document=document)
         writer.close()
         said = yard("runs", "push", "--json")
-        assert json.loads(said.stdout) == {"pushed": [{"run": 4, "spooled": folder.uuid}], "left": 0, "live": 0}
+        assert json.loads(said.stdout) == {
+            "pushed": [{"run": 4, "spooled": folder.uuid}],
+            "left": 0,
+            "live": 0,
+            "shared": 0,
+        }
         assert "DIED" in yard("runs", "-n", "1").stdout
         assert "0 pushed" in yard("runs", "push").stderr
 

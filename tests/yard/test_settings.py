@@ -84,3 +84,25 @@ def test_a_misspelt_name_is_refused_with_those_there_are(root: Path) -> None:
 
 def test_what_the_runtime_is_told_inside_an_image_is_no_setting(root: Path) -> None:
     assert read_settings({"YARD_AUDIT_DIR": "/a", "YARD_BENTO_SHA256": "b"}, root)
+
+
+def test_a_shared_store_gets_its_login_from_the_environment_and_shows_it_nowhere(root: Path) -> None:
+    (root / "yard.toml").write_text('artifacts_url = "s3://models/team"\n')
+    login = {"AWS_ACCESS_KEY_ID": "k3y", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_ENDPOINT_URL": "http://ceph:7480"}
+    settings = read_settings(login, root)
+    assert settings.shared is not None
+    assert (settings.shared.url, settings.shared.endpoint) == ("s3://models/team", "http://ceph:7480")
+    assert (settings.shared.key, settings.shared.secret) == ("k3y", "s3cret")
+    assert settings.sources["artifacts_endpoint"] == "AWS_ENDPOINT_URL"
+    assert settings.tracking_home.shared == settings.shared
+    for secret in ("k3y", "s3cret"):
+        assert secret not in repr(settings) + repr(settings.tracking_home) + str(settings.environment)
+
+
+def test_without_a_url_there_is_no_shared_store(root: Path) -> None:
+    assert read_settings({"AWS_ACCESS_KEY_ID": "k3y"}, root).shared is None
+
+
+def test_an_address_that_is_no_store_is_a_wrong_setting(root: Path) -> None:
+    with pytest.raises(SettingsError, match="is no shared store"):
+        read_settings({"YARD_ARTIFACTS_URL": "ftp://host/x"}, root)

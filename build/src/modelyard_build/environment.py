@@ -86,7 +86,7 @@ def _made_once(folder: Path, lock: Path, python: str, finish: Callable[[Path], N
             _uv("venv", "--clear", "--quiet", "--python", interpreter, str(folder))
             _uv("pip", "install", *_into(folder), "--require-hashes", "--requirements", str(lock))
             finish(folder)
-            complete.touch()
+        complete.touch()  # also one that is used again: it looks young to `yard gc`
     return folder
 
 

@@ -72,7 +72,7 @@ def verify(folder: Path, digest: str) -> dict[str, str]:
         Refused: names the first file that differs, is missing or was added.
     """
     index = folder / INDEX
-    recorded = read_limited(index, MAX_INDEX_BYTES).decode(errors="replace") if index.exists() else ""
+    recorded = read_limited(index, MAX_INDEX_BYTES).decode(errors="replace") if index.is_file() else ""
     found = index_of(folder)
     if found != recorded:
         changed = sorted(set(found.splitlines()) ^ set(recorded.splitlines()), key=lambda line: line[66:])

@@ -74,14 +74,16 @@ class Approvals:
         evidence, then the ledger; what is there already is used.
 
         Raises:
-            Refused: there are objections; all of them are in the text.
+            NotFound: a file of the run is neither here nor in the shared store.
+            Refused: there are objections; all of them are in the text. Or a file is not what was recorded.
+            Unavailable: there is a shared store, and it does not answer; so no version is without its files.
         """
         facts = evidence.facts
         if evidence.objections:
             listed = "\n".join(f"  - {objection}" for objection in evidence.objections)
             raise Refused(f"Run {facts['run_id']} cannot be put before an approver:\n{listed}")
-        digest = facts["model_sha256"]
-        check_folder(self.files.model(digest), digest)
+        kept = [sha256 for name, sha256 in facts["data"].items() if name not in facts.get("data_not_kept", ())]
+        self.files.ensure_kept(facts["model_sha256"], kept, facts["lock_sha256"])
         version = self._version(evidence)
         document = {
             "evidence": dict(facts),

@@ -12,6 +12,7 @@ import orjson
 from modelyard_tracking.digests import text_sha256
 from modelyard_tracking.project import Gate, Project
 from modelyard_tracking.runs import Run
+from modelyard_tracking.store import MAX_KEPT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def gather(project: Project, run: Run, *, allow_dirty: bool) -> Evidence:
         "model_sha256": run.model_sha256,
         "kind": kind,
         "data": {name: data["sha256"] for name, data in sorted((recorded.get("datasets") or {}).items())},
+        **_not_kept(recorded),
         "lock_sha256": recorded.get("lock_sha256"),
         "commit": recorded.get("commit"),
         "python": recorded.get("python"),
@@ -75,6 +77,13 @@ def gather(project: Project, run: Run, *, allow_dirty: bool) -> Evidence:
         "card": _card(project),
     }
     return Evidence(facts, tuple(objections))
+
+
+def _not_kept(recorded: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The data sets that are too large for the store, where there are any: known by digest and path only."""
+    datasets = sorted((recorded.get("datasets") or {}).items())
+    names = [name for name, data in datasets if data.get("bytes", 0) > MAX_KEPT_BYTES]
+    return {"data_not_kept": names} if names else {}
 
 
 def _of_a_trial(run: Run) -> list[str]:

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 BEAT_S = 2.0  # how often `info` and `result` are looked at; points and output do not wait for it
 _SACREDS_BEAT_S = sacred.SETTINGS.DEFAULT_BEAT_INTERVAL
 PATIENCE_S = 6.0  # how long a run that is over waits for its upload while nothing of it arrives
+SHARE_PATIENCE_S = 20.0  # how long it waits for its files to be in the shared store
 
 
 class Conductor(Protocol):
@@ -147,6 +148,8 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
                 self._observer = None
                 if folder.exists and (self._conductor is None or self._conductor.waits_for_upload):
                     self._deliver(folder)
+                if self._conductor is None or self._conductor.waits_for_upload:
+                    self._share(home)
 
     def _create_run(self, *args: Any, **kwargs: Any) -> Run:
         run = super()._create_run(*args, **kwargs)
@@ -202,6 +205,16 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
             with suppress(TrackingError, PyMongoError), self._home().connected() as db:
                 found = db.runs.find_one({"info.modelyard.uuid": folder.uuid}, {"_id": 1})
                 run._id = found["_id"] if found else run._id
+
+    def _share(self, home: Home) -> None:
+        """Wait until the run's files are in the shared store, if there is one, but not for long."""
+        if home.shared is None or self.current_run is None:
+            return
+        ours = self.current_run.info["modelyard"]
+        digests = [facts["sha256"] for facts in ours["datasets"].values()]
+        digests += [ours["lock_sha256"] or "", (ours["model"] or {}).get("sha256", "")]
+        if problem := home.files.wait_until_shared(digests, SHARE_PATIENCE_S):
+            log.warning("%s\nThe files are kept in %s. Bring them up later:  yard runs push", problem, home.artifacts)
 
     def report(self, step: int, value: float, checkpoint: Path | str | None = None) -> None:
         """Say how far training is: the project's metric at a step, counted from 1 up to the sweep's `max_steps`.

@@ -59,6 +59,7 @@ def examine(settings: Settings) -> list[Diagnosis]:
         _ledger,
         _registry,
         _roles,
+        _shared_store,
         _projects,
     ]
     return [part(settings) for part in parts] + [_package(*floor) for floor in FLOORS]
@@ -204,6 +205,22 @@ def _registry(settings: Settings) -> Diagnosis:
     if faults:
         return Diagnosis("registry", False, "; ".join(faults), "The ledger counts. Have it shown:  yard ledger mend")
     return Diagnosis("registry", True, "shows what the ledger says")
+
+
+def _shared_store(settings: Settings) -> Diagnosis:
+    if settings.shared is None:
+        return Diagnosis("shared store", True, f"none; files stay in {settings.artifacts} (artifacts_url)")
+    from modelyard_tracking.errors import TrackingError
+    from modelyard_tracking.storing.share import Share
+
+    try:
+        Share(settings.shared).probe()
+    except TrackingError as error:
+        text, _, remedy = str(error).partition("\n")
+        return Diagnosis("shared store", False, text, remedy.removesuffix(", then:  yard doctor"))
+    waiting = len(settings.tracking_home.files.pending())
+    remedy = "yard runs push" if waiting else ""
+    return Diagnosis("shared store", True, f"{settings.shared} answers; {waiting} things wait to be brought", remedy)
 
 
 def _projects(settings: Settings) -> Diagnosis:

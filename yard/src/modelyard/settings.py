@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from modelyard_tracking.store import Home
+    from modelyard_tracking.storing.objects import Address
 
 
 class SettingsError(Exception):
@@ -33,6 +34,12 @@ KNOWN: tuple[tuple[str, str | int | bool | None, str], ...] = (
     ("database", DATABASE, "database name"),
     ("registry_uri", None, "MLflow's registry: sqlite:///... or http://..."),
     ("artifacts", None, "folder of model files, data and locks"),
+    (
+        "artifacts_url",
+        "",
+        "a store that machines share: s3://bucket/prefix, file:///mnt/share; none by default",
+    ),
+    ("artifacts_endpoint", None, "of an S3 that is not Amazon's; AWS_ENDPOINT_URL by default"),
     ("spool", None, "folder on this machine where runs are written first"),
     ("user", None, "who asks and approves"),
     ("team", False, "nobody approves what they asked for themselves: true or false"),
@@ -58,9 +65,12 @@ class Settings:
     database: str
     registry_uri: str
     artifacts: Path
+    artifacts_url: str
+    artifacts_endpoint: str
     spool: Path
     user: str
     team: bool
+    shared: "Address | None" = field(repr=False)  # of artifacts_url, with the login that AWS_* give
     sources: Mapping[str, str] = field(repr=False)
 
     @property
@@ -101,7 +111,7 @@ class Settings:
     def tracking_home(self) -> "Home":
         from modelyard_tracking.store import Home
 
-        return Home(self.mongo_url, self.database, self.artifacts, self.spool)
+        return Home(self.mongo_url, self.database, self.artifacts, self.spool, self.shared)
 
 
 def read_settings(
@@ -142,6 +152,11 @@ def read_settings(
         elif isinstance(default, int):
             values[name] = _port(name, values[name], sources[name])
     home = Path(values.get("home") or root / ".yard").expanduser().resolve()
+    if "artifacts_endpoint" not in values:
+        for key in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+            if env.get(key):
+                values["artifacts_endpoint"], sources["artifacts_endpoint"] = env[key], key
+                break
     return Settings(
         root=root,
         home=home,
@@ -157,9 +172,12 @@ def read_settings(
         database=values["database"],
         registry_uri=values.get("registry_uri") or f"sqlite:///{home / 'mlflow.db'}",
         artifacts=Path(values.get("artifacts") or home / "artifacts").expanduser().resolve(),
+        artifacts_url=values["artifacts_url"],
+        artifacts_endpoint=values.get("artifacts_endpoint") or "",
         spool=Path(values.get("spool") or home / "spool").expanduser().resolve(),
         user=values.get("user") or getpass.getuser(),
         team=values["team"],
+        shared=_shared(values["artifacts_url"], values.get("artifacts_endpoint") or "", env),
         sources={name: sources.get(name, "default") for name, _, _ in KNOWN},
     )
 
@@ -181,6 +199,24 @@ def embedded_mongo_url(home: Path, port: int) -> str:
             "Use a folder of your own:  export YARD_HOME=...      or a MongoDB for all of you: YARD_MONGO_URL"
         ) from error
     return f"mongodb://{login}127.0.0.1:{port}/?authSource=admin&directConnection=true&w=majority&journal=true"
+
+
+def _shared(url: str, endpoint: str, env: Mapping[str, str]) -> "Address | None":
+    from modelyard_tracking.errors import Refused
+    from modelyard_tracking.storing.objects import Address
+
+    if not url:
+        return None
+    given = {
+        "region": env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION"),
+        "key": env.get("AWS_ACCESS_KEY_ID"),
+        "secret": env.get("AWS_SECRET_ACCESS_KEY"),
+        "token": env.get("AWS_SESSION_TOKEN"),
+    }
+    try:
+        return Address(url, endpoint, **{name: value for name, value in given.items() if value})
+    except Refused as error:
+        raise SettingsError(str(error)) from error
 
 
 _INSIDE_IMAGES = {

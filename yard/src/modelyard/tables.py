@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
@@ -21,8 +21,12 @@ from modelyard_tracking.ledger import Entry
 from modelyard_tracking.recording.plain import flat
 from modelyard_tracking.registry import ModelVersion
 from modelyard_tracking.runs import Metric, Run
+from modelyard_tracking.storing.names import is_digest
 from modelyard_tracking.sweeping.sweeps import Sweep
 from modelyard_tracking.sweeping.winner import Winner
+
+if TYPE_CHECKING:
+    from modelyard.garbage import Garbage
 
 _COLOURS = {
     "COMPLETED": "green",
@@ -61,6 +65,25 @@ def runs_table(runs: Iterable[Run], entries: Sequence[str] = ()) -> Table:
             (run.model_sha256 or "")[:12],
         )
     return table
+
+
+def garbage_table(found: "Garbage") -> Table:
+    """What would go, the largest first."""
+    table = _table("what", "name", "size", "changed", "why", "where")
+    for verdict in sorted((v for v in found.verdicts if v.goes), key=lambda v: -v.item.bytes):
+        item = verdict.item
+        name = item.name[:12] if is_digest(item.name) else item.name
+        table.add_row(item.kind, name, size(item.bytes), f"{item.modified_at:%Y-%m-%d}", verdict.why, item.where)
+    return table
+
+
+def size(number: float) -> str:
+    """Bytes, as people say it."""
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"
 
 
 def curves_table(curves: Iterable[Metric]) -> Table:

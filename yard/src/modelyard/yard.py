@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from modelyard_tracking.moving.bundle import Exported
     from modelyard_tracking.moving.unbundle import Imported
     from modelyard_tracking.reproducing.reproduce import Reproduction
+    from modelyard_tracking.store import Pending
     from modelyard_tracking.sweeping.sweeps import SweepStore
 
 Say = Callable[[str], object]
@@ -153,6 +154,19 @@ class Yard:
     def push(self, on_run: Callable[[RunFolder, int | None], object] = lambda *_: None) -> int:
         """Upload what a crash or a lost network left in the spool; gives how many runs could not be."""
         return upload_all(self.settings.tracking_home, on_run)
+
+    def share(self, on_thing: Callable[["Pending"], object] = lambda _: None) -> int:
+        """Bring what waits for the shared store there; gives how many things it was.
+
+        Raises:
+            Unavailable: it does not answer; what is left waits on.
+        """
+        files = self.settings.tracking_home.files
+        waiting = files.pending() if files.share else []
+        for thing in waiting:
+            on_thing(thing)
+            files.bring(thing)
+        return len(waiting)
 
     def bury(self) -> None:
         """Mark runs DIED that have given no sign of life; nothing where only reading is allowed."""

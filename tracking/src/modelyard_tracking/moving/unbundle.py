@@ -6,8 +6,7 @@ off is simply done again; ids of files and metrics follow from their content and
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,24 +124,15 @@ def _here(db: "Database[Document]", entry: BundledRun) -> int | None:
 def _keep(files: ArtifactStore, entry: BundledRun, need: Mapping[str, Any]) -> None:
     """Put one thing into the store, unless it is there."""
     digest = need["sha256"]
-    if need["kind"] == "model":
-        if files.model(digest).is_dir():
-            return
+    if need["kind"] != "model":
+        files.keep_copy(need["kind"], entry.blob(need["blob"]), digest)
+    elif not files.path("model", digest).is_dir():
         with files.new_model() as folder:
             for name, blob in entry.model_files(digest):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.link(blob, folder / name)  # several names of one content cost its bytes once
             if (found := files.keep_model(folder)) != digest:
                 raise entry.wrong(f"the model {digest[:12]} of the run {entry.uuid} became {found[:12]}")
-        return
-    place: Callable[[str], Path] = {"frame": files.frame_file, "file": files.data_file, "lock": files.lock}[
-        need["kind"]
-    ]
-    target = place(digest)
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # somebody else imports the same
-            os.link(entry.blob(need["blob"]), target)
 
 
 def _artifact(db: "Database[Document]", fs: gridfs.GridFS, entry: BundledRun, number: int, run_id: int) -> Document:

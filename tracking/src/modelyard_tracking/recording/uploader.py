@@ -1,4 +1,4 @@
-"""The uploader: a process beside the training that brings every run of a spool to MongoDB.
+"""The uploader: a process beside the training that brings every run of a spool to MongoDB, and files to a shared store.
 
 A process, not a thread: it takes no time from the training, and it outlives it. So it also sees a training process
 die, uploads what that one had written, and marks its run DIED. One uploader serves one spool; it is started by the
@@ -15,11 +15,11 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard_tracking.recording.spool import try_lock
+from modelyard_tracking.storing.sharer import Sharer
 
 if TYPE_CHECKING:
     from modelyard_tracking.recording.spool import RunFolder
@@ -42,13 +42,12 @@ def ensure_uploader(home: "Home") -> None:
         if not nobody:
             return
     # It forks, and the first process ends at once. The address goes through a pipe: it may hold a password.
-    order = {**asdict(home), "artifacts": str(home.artifacts), "spool_root": str(home.spool_root)}
     command = [sys.executable, "-P", "-m", "modelyard_tracking.recording.uploader"]
     try:
         with (home.spool / "uploader.log").open("ab") as out:
             subprocess.run(
                 command,
-                input=json.dumps(order).encode(),
+                input=json.dumps(home.to_json()).encode(),
                 stdout=out,
                 stderr=out,
                 cwd=home.spool,
@@ -102,6 +101,7 @@ class _Uploader:
         self.busy_at = self.reached_at = time.monotonic()
         self.looked_for_dead_at = 0.0
         self.retry_at = 0.0
+        self.sharer = Sharer(home.files) if home.shared else None
 
     def run(self) -> None:
         from pymongo.errors import OperationFailure, PyMongoError
@@ -112,10 +112,12 @@ class _Uploader:
 
         spool = Spool(self.home.spool)
         db: Any = None
+        if self.sharer is not None:
+            self.sharer.start()
         while True:
             folders = [folder for folder in spool.runs() if folder.uuid not in self.broken]
             now = time.monotonic()
-            if folders:
+            if folders or (self.sharer is not None and self.sharer.busy(GIVE_UP_S)):
                 self.busy_at = now
             if now - self.busy_at > IDLE_S:
                 return
@@ -181,7 +183,7 @@ def main() -> None:
     from modelyard_tracking.store import Home
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    home = Home(order["mongo_url"], order["database"], Path(order["artifacts"]), Path(order["spool_root"]))
+    home = Home.from_json(order)
     for _ in range(5):  # somebody may hold the lock just to see whether an uploader runs
         with try_lock(home.spool / LOCK) as alone:
             if alone:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -133,7 +133,7 @@ def _again(
             "file": recipe.file,
             "command": recipe.command,
             "config": recipe.config,
-            "home": {**asdict(home), "artifacts": str(home.artifacts), "spool_root": str(home.spool_root)},
+            "home": home.to_json(),
             "reproduces": run.recorded["uuid"],
         }
         took = f" (run {run.id} took {run.duration_s:.0f} s)" if run.duration_s else ""

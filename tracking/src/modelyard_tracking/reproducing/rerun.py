@@ -19,7 +19,7 @@ def main() -> None:
     from modelyard_tracking.store import Home
 
     folder = Path(order["folder"])
-    home = Home(**{**order["home"], **{name: Path(order["home"][name]) for name in ("artifacts", "spool_root")}})
+    home = Home.from_json(order["home"])
     found = load_experiment(folder, order["file"])
     found._home = lambda: home
     link = {"modelyard": {"reproduces": order["reproduces"]}}

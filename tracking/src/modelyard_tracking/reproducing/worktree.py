@@ -15,6 +15,7 @@ from pathlib import Path
 
 from modelyard_tracking.errors import Refused
 
+_PREFIX = "yard-"
 _NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # a checkout for a moment is no event for the user's hooks
 
 
@@ -29,7 +30,7 @@ def worktree(repository: Path, commit: str, patch: bytes) -> Iterator[Path]:
     Raises:
         Refused: git cannot make it, or the patch does not apply.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="yard-")).resolve()
+    scratch = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
     folder = scratch / scratch.name  # git names its own record of the worktree after the folder: a name like no other
     try:
         with _sigterm_as_ctrl_c():
@@ -43,6 +44,21 @@ def worktree(repository: Path, commit: str, patch: bytes) -> Iterator[Path]:
         with _undisturbed():
             _remove(repository, folder)
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def leftover_worktrees(repository: Path) -> list[Path]:
+    """The worktrees of reproductions that git knows of; those that nobody works in were left by a `kill -9`."""
+    listing = ["git", "-C", str(repository), "worktree", "list", "--porcelain", "-z"]
+    done = subprocess.run(listing, capture_output=True, timeout=60, check=False)
+    lines = done.stdout.decode(errors="replace").split("\0") if done.returncode == 0 else []
+    folders = [Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")]
+    return [folder for folder in folders if folder.name.startswith(_PREFIX) and folder.name == folder.parent.name]
+
+
+def remove_worktree(repository: Path, folder: Path) -> None:
+    """Remove a reproduction's worktree, git's record of it, and the folder around it."""
+    _remove(repository, folder)
+    shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def _remove(repository: Path, folder: Path) -> None:

@@ -68,7 +68,10 @@ def list_runs(
 
 @group.command()
 def push(as_json: Json = False) -> None:
-    """Upload what a crash or a lost network left in the spool. Doing it again does nothing."""
+    """Upload what a crash or a lost network left: runs in the spool, files that wait for the shared store.
+
+    Doing it again does nothing.
+    """
     from modelyard_tracking.recording.spool import Spool
 
     yard, err = open_yard(), stderr()
@@ -77,11 +80,15 @@ def push(as_json: Json = False) -> None:
     with err.status(f"uploading {len(spool.runs())} runs"):
         left = yard.push(lambda folder, run_id: pushed.append({"run": run_id, "spooled": folder.uuid}))
     live = len(spool.runs()) - left
+    with err.status("bringing files to the shared store") as status:
+        shared = yard.share(lambda thing: status.update(f"{thing.kind} {thing.digest[:12]} to the shared store"))
     if as_json:
-        print_json({"pushed": pushed, "left": left, "live": max(0, live)})
+        print_json({"pushed": pushed, "left": left, "live": max(0, live), "shared": shared})
     else:
         for entry in pushed:
             stdout().print(f"run {entry['run']}  was {entry['spooled']}")
+        if shared:
+            err.print(f"{shared} models, data sets and locks are in the shared store")
         err.print(f"{len(pushed)} pushed" + (f", {left} are being uploaded by another process" if left else ""))
         others = [folder for folder in spool.root.parent.glob("*/") if folder != spool.root and Spool(folder).runs()]
         for folder in others:

@@ -1,6 +1,8 @@
-"""Commands about approval and the model store: request, approve, reject, withdraw, promote, models."""
+"""Commands about approval and the model store: request, approve, reject, withdraw, promote, models, gc."""
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,6 +10,7 @@ from modelyard.commands.terminal import Json, Ref, open_yard, print_json, stderr
 
 if TYPE_CHECKING:
     from modelyard_tracking.approval import Approval
+    from modelyard_tracking.storing.sweeper import Item
 
 app = typer.Typer()
 
@@ -94,6 +97,60 @@ def models(
         stdout().print(models_table(found))
     else:
         stderr().print("There are no model versions yet. Make one:  yard request RUN")
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    older_than: Annotated[str, typer.Option("--older-than", help="Spare what is younger: 7d; at least 1d.")] = "7d",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what nothing refers to: files of no run, leftovers of crashes, builds' and reproductions' remains."""
+    from modelyard.garbage import find_garbage, sweep
+    from modelyard.tables import garbage_table, size
+
+    err = stderr()
+    with err.status("looking at everything"):
+        found = find_garbage(open_yard(), _days(older_than))
+    total = sum(item.bytes for item in found.going)
+    if not as_json and found.going:
+        stdout().print(garbage_table(found))
+    for note in found.notes:
+        err.print(note)
+    if not dry_run and found.going and not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("nobody is asked here; add --yes to remove them, or --dry-run to only look")
+        typer.confirm(f"Remove {len(found.going)} things, {size(total)}?", abort=True, err=True)
+    swept = sweep([] if dry_run else found.going)
+    if as_json:
+        said = [{"goes": v.goes, "why": v.why, **_item_dict(v.item)} for v in found.verdicts]
+        failed = [{**_item_dict(item), "error": error} for item, error in swept.failed]
+        print_json({"found": said, "notes": found.notes, "freed_bytes": swept.bytes, "failed": failed})
+    elif dry_run:
+        err.print(f"{len(found.going)} things would go, {size(total)}. Of {len(found.verdicts)} nothing was removed.")
+    else:
+        for item, error in swept.failed:
+            err.print(f"{item.kind} {item.name} stays: {error}")
+        err.print(f"{len(swept.removed)} things removed, {size(swept.bytes)} freed")
+    raise typer.Exit(1 if swept.failed else 0)
+
+
+def _days(text: str) -> timedelta:
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.isdigit():
+        raise typer.BadParameter(f"--older-than {text!r} is no time; write 7d, 36h or 2w")
+    try:
+        return int(number) * _UNITS[unit]
+    except (OverflowError, ValueError) as error:
+        raise typer.BadParameter(f"--older-than {text!r} is longer than there have been days") from error
+
+
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def _item_dict(item: "Item") -> dict[str, Any]:
+    return {key: getattr(item, key) for key in ("where", "kind", "name", "bytes", "modified_at")}
 
 
 def _said(approval: "Approval", as_json: bool) -> None:
