@@ -19,10 +19,8 @@ def index_of(folder: Path) -> str:
     """The text of `SHA256SUMS` for every file below `folder`, sorted by path; the index itself is left out."""
     lines = []
     for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
-        if path.is_symlink():
-            raise Refused(f"{path} is a link; model files must be plain files.")
-        if not (path.is_file() or path.is_dir()):
-            raise Refused(f"{path} is neither a file nor a folder; model files must be plain files.")
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise Refused(f"{path} is a link or a device; model files must be plain files.")
         if path.is_file() and path != folder / INDEX:
             with path.open("rb") as file:
                 lines.append(
