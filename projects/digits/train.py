@@ -34,8 +34,10 @@ def config():
 
 @ex.holdout
 def holdout(classifier):
-    x, y = features(dataset.load().holdout)
-    return accuracy_score(y, classifier.predict(x))
+    x, y = features(ex.dataset("holdout", dataset.load().holdout))
+    read = classifier.predict(x)
+    ex.evaluation("holdout", truth=y, prediction=read, slices=y.to_frame())
+    return accuracy_score(y, read)
 
 
 @ex.automain

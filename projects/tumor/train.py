@@ -35,9 +35,13 @@ def malignant(model):
 
 @ex.holdout
 def holdout(model):
-    """The sweep's winner on rows that no trial saw."""
-    rows = dataset.load().holdout
-    return score(model, rows.drop(columns="diagnosis"), rows["diagnosis"])
+    """On rows that no trial saw; answer by answer, so that two models can be compared on them."""
+    rows = ex.dataset("holdout", dataset.load().holdout)
+    x, y = rows.drop(columns="diagnosis"), rows["diagnosis"]
+    probability = model.predict_proba(x)[:, malignant(model)]
+    slices = dataset.slices(rows)
+    ex.evaluation("holdout", truth=y, prediction=probability, positive="malignant", slices=slices)
+    return score(model, x, y)
 
 
 @ex.automain

@@ -289,7 +289,8 @@ def test_a_run_has_its_learning_curves_its_data_and_a_model_that_answers_its_cas
     assert set(curves) == {"train_loss", "val_loss", "val_accuracy"}
     assert list(curves["val_accuracy"].steps) == list(range(1, 21))
     assert curves["val_accuracy"].values[-1] == run.result["val_accuracy"] > 0.94
-    assert set(run.recorded["datasets"]) == {"train", "validation"}, "the holdout is for the winner alone"
+    assert set(run.recorded["datasets"]) == {"train", "validation", "holdout"}
+    assert run.recorded["evaluations"]["holdout"]["rows"] == 400
     ask = load(home.files.model(run.model_sha256), run.recorded["model"]["kind"], run.model_sha256)
     for case in json.loads((DIGITS / "cases.json").read_text()):
         if wanted := case["expect"].get("predictions"):
@@ -333,7 +334,8 @@ def test_a_trial_that_was_cut_off_goes_on_in_another_run_with_the_same_numbers(e
     store = RunStore(db)
     assert list(store.curves(rest.id)["val_loss"].steps) == [3, 4, 5]
     assert store.curves(rest.id)["val_loss"].values == store.curves(whole.id)["val_loss"].values[2:]
-    assert rest.result == whole.result
+    assert rest.result == {name: whole.result[name] for name in ("val_accuracy", "val_loss")}, "no holdout for a trial"
+    assert rest.recorded["evaluations"] == {}
 
 
 def test_the_winner_is_scored_on_rows_that_no_trial_saw(experiment, tmp_path: Path, db) -> None:

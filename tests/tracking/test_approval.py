@@ -28,7 +28,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 def project(request: pytest.FixtureRequest) -> Project:
     """The example project under a name of the test's own: the registry is shared."""
     name = f"m{abs(hash(request.node.name)) % 10**12}"
-    return load_project(PROJECTS, "tumor").model_copy(update={"name": name})
+    tumor = load_project(PROJECTS, "tumor")
+    gates = {gate: bounds for gate, bounds in tumor.gates.items() if "." not in gate}  # the run has no evaluation
+    return tumor.model_copy(update={"name": name, "gates": gates, "comparison": None, "slices": None})
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_every_objection_is_named_at_once(approvals, project, run) -> None:
         "owner blank",
         "limitations blank",
         "val_auc: 0.5 is not at least",
-        "val_accuracy: None",
+        "val_accuracy: the run's result has no val_accuracy",
         "M a.py",
     ):
         assert objection in str(caught.value)

@@ -24,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from modelyard_serving.runtime.model import TRUSTED_TYPES
 from modelyard_tracking.digests import check_folder
 from modelyard_tracking.errors import NotFound, Refused
+from modelyard_tracking.evaluation import read_evaluations
 from modelyard_tracking.experiment import Experiment
 from modelyard_tracking.moving import unbundle
 from modelyard_tracking.moving.archive import unpack_archive, write_archive
@@ -74,6 +75,7 @@ def train(home: Home, db, tmp_path: Path) -> Callable[..., Run]:
             x = pd.DataFrame(np.random.default_rng(seed).normal(size=(30, 2)), columns=["a", "b"])
             ex.dataset("train", x)
             ex.dataset("table", table)
+            ex.evaluation("train", truth=x["a"] > 0, prediction=x["b"] > 0)
             for step in range(50):
                 _run.log_scalar("loss", math.exp(-lr * step), step)
             _run.log_scalar("val.auc", math.nan)
@@ -143,6 +145,8 @@ def test_a_run_is_elsewhere_what_it_was_at_home(train, home: Home, there, tmp_pa
     assert "a line" in copy.raw["captured_out"]
     check_folder(away.files.model(run.model_sha256), run.model_sha256)
     assert len(away.files.frame(run.recorded["datasets"]["train"]["sha256"])) == 30
+    [before], [after] = (read_evaluations(h.files, run.recorded).values() for h in (home, away))
+    assert after.prediction.tolist() == before.prediction.tolist()
     assert away.files.data_file(run.recorded["datasets"]["table"]["sha256"]).read_bytes() == bytes(range(256))
     assert not list((away.artifacts / "incoming").iterdir())
 

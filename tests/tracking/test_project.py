@@ -138,3 +138,67 @@ def test_asha_may_not_wait_longer_than_a_trial_lasts(tmp_path: Path) -> None:
 def test_a_trial_that_asks_for_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="needs something above 0"):
         _sweep(tmp_path, "resources = { cpu = 0 }")
+
+
+EVIDENCE = """
+[gates]
+auc = { at_least = 0.9 }
+"holdout.roc_auc" = { at_least = 0.9 }
+[comparison]
+evaluation = "holdout"
+metric = "roc_auc"
+min_difference = -0.01
+[slices]
+evaluation = "groups"
+metric = "accuracy"
+columns = ["age"]
+max_gap = 0.1
+[inputs]
+"a*" = "an area"
+b = { meaning = "a weight", unit = "kg", range = [0, 10] }
+"""
+
+
+def test_what_is_asked_of_evidence_is_read(tmp_path: Path) -> None:
+    _write(tmp_path, GOOD + EVIDENCE)
+    project = load_project(tmp_path, "wine")
+    assert project.evaluations == {"holdout", "groups"}
+    assert project.comparison is not None
+    assert (project.comparison.confidence, project.comparison.min_difference) == (0.95, -0.01)
+    assert project.slices is not None
+    assert (project.slices.min_rows, project.slices.bound) == (30, "")
+    assert project.inputs["a*"].meaning == "an area"
+    assert (project.inputs["b"].unit, project.inputs["b"].range) == ("kg", [0, 10])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("{ at_least = 0.9 }\n[comp", "{}\n[comp", "gates.holdout.roc_auc: give at_least, at_most or both"),
+        ("auc = { at_least = 0.9 }", "auc = { at_least = nan }", "gates.auc.at_least: "),
+        ('"holdout.roc_auc"', '"holdout.gini"', "gates: holdout.gini: behind the dot stands one of roc_auc, accuracy"),
+        ('metric = "roc_auc"', 'metric = "auc"', "comparison.metric: "),
+        ("min_difference = -0.01", "min_difference = -0.01\nconfidence = 95", "comparison.confidence: "),
+        ("max_gap = 0.1", "", "slices: give at_least, at_most or max_gap: else no slice could fail"),
+        ("max_gap = 0.1", "max_gap = 0", "slices.max_gap: "),
+        ('["age"]', "[]", "slices.columns: "),
+        ("[0, 10]", "[10, 0]", "inputs.b.range: give the least first"),
+        ("[0, 10]", "[0]", "inputs.b.range: "),
+        ('unit = "kg"', 'units = "kg"', "inputs.b.units: "),
+    ],
+)
+def test_a_faulty_demand_on_evidence_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in EVIDENCE
+    _write(tmp_path, GOOD + EVIDENCE.replace(old, new))
+    with pytest.raises(Refused) as caught:
+        load_project(tmp_path, "wine")
+    assert f"  {said}" in str(caught.value)
+
+
+def test_the_measures_that_a_project_can_name_are_those_there_are() -> None:
+    from typing import get_args
+
+    from modelyard_tracking.measures import MEASURES
+    from modelyard_tracking.project import MeasureName
+
+    assert set(get_args(MeasureName)) == set(MEASURES)

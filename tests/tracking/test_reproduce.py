@@ -145,9 +145,8 @@ def test_the_example_project_gives_the_same_weights_in_the_environment_of_its_lo
     done = again(run.id)
     assert done.verdict is Verdict.IDENTICAL
     assert "this one, which is that of the lock" in done.environment
-    assert {"data train", "result val_auc", "metric val_auc", "golden answers of predict_proba", "model weights"} <= {
-        item.what for item in done.compared
-    }
+    assert {"data train", "result val_auc", "metric val_auc", "golden answers of predict_proba", "model weights",
+            "result holdout", "evaluation holdout"} <= {item.what for item in done.compared}  # fmt: skip
     made = RunStore(db).get(done.reproductions[0])
     assert made.model_sha256 != run.model_sha256, "MLflow's files hold a time; that is why weights are compared"
 
@@ -155,6 +154,17 @@ def test_the_example_project_gives_the_same_weights_in_the_environment_of_its_lo
     done = again(run.id)
     assert "model weights" not in {item.what for item in done.compared}
     assert "are not in the store" in done.notes[0]
+
+
+def test_answers_that_moved_are_said_by_how_far(project, train, again) -> None:
+    more = (
+        "import pandas as pd; ex.dataset('rows', pd.DataFrame({'x': [1.0, 2.0]})); "
+        "ex.evaluation('rows', truth=[0, 1], prediction=[0.5, 0.75 + 1e-12 * os.getpid()], positive=1)"
+    )
+    done = again(train(project(script(more))).id)
+    [answers] = [item for item in done.compared if item.what == "evaluation rows"]
+    assert (done.verdict, answers.verdict) == (Verdict.WITHIN, Verdict.WITHIN)
+    assert 0 < answers.deviation < 1e-6
 
 
 def test_a_number_that_moved_a_little_is_within_tolerance(project, train, again, db) -> None:

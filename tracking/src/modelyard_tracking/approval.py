@@ -122,7 +122,7 @@ class Approvals:
         facts = evidence.facts
         model, digest = facts["model"], facts["model_sha256"]
         for found in self.registry.versions(model):
-            if found.tags.get("evidence_sha256") == evidence.sha256:
+            if found.tags.get("evidence_sha256") == evidence.sha256 or self._is_settled(found, facts):
                 return found
         tags = {
             "run_id": str(facts["run_id"]),
@@ -134,6 +134,16 @@ class Approvals:
         }
         version = self.registry.add(model, self.files.model(digest) / "mlflow", tags)
         return self.registry.get(model, version)
+
+    def _is_settled(self, version: ModelVersion, facts: Mapping[str, Any]) -> bool:
+        """Whether it is approved, with this evidence but for the champion, which may be another one by now."""
+        if version.model_sha256 != facts["model_sha256"] or version.run_id != facts["run_id"]:
+            return False
+        with suppress(NotFound):
+            approval = self.get(version.ref)
+            before, now = ({**said, "comparison": None} for said in (approval.evidence, facts))
+            return approval.state == "approved" and evidence_sha256(before) == evidence_sha256(now)
+        return False
 
     def approve(self, ref: str, approved_by: str, reason: str, alias: str | None = None) -> Approval:
         """Record a yes, and point `alias` at the version. The files are checked against the digest first.

@@ -22,6 +22,7 @@ from pymongo.errors import PyMongoError
 from modelyard_tracking import origin
 from modelyard_tracking.digests import text_sha256
 from modelyard_tracking.errors import Refused, TrackingError, Unavailable
+from modelyard_tracking.evaluation import keep_evaluation
 from modelyard_tracking.kinds.servable import SERVED_WITH
 from modelyard_tracking.project import LOCK, allows_pickle, load_project
 from modelyard_tracking.recording.capture import captured, default_mode
@@ -97,6 +98,7 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
         self._conductor: Conductor | None = None  # of the sweep that this run belongs to
         self._holdout: Callable[[Any], Any] | None = None
         self._handed_over: Any = None
+        self.scores_holdout = True  # False where a trial is run again outside of its sweep
         self._trusted_types = trusted_types
 
     def run(self, *args: Any, info: dict[str, Any] | None = None, **kwargs: Any) -> Run:
@@ -132,10 +134,11 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
             state = self._conductor.code if self._conductor is not None else origin.git_state(base)
             self._tell_sources(state)
             recorded = {**(info or {})}
-            ours = {**self._origin(home, state), "datasets": {}, "model": None}
+            ours = {**self._origin(home, state), "datasets": {}, "evaluations": {}, "model": None}
             recorded["modelyard"] = ours | recorded.get("modelyard", {})
             folder = Spool(home.spool).new()
             self._capture_mode = "no"
+            self._handed_over = None
             patch = state.patch if state else b""
             self._observer = SpoolObserver(folder, recorded, patch, self._begin, self._keep_uploading)
             self.observers.append(self._observer)
@@ -241,8 +244,9 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
     def holdout(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Decorate the function that scores a model on rows that no trial may see.
 
-        It gets what the main function handed over, and gives one number, the project's metric. It is called for the
-        winner of a sweep only, trained anew; its number is `holdout` in the result of that run.
+        It gets what the main function handed over, and gives one number, the project's metric, which becomes `holdout`
+        in the run's result. It is called after the main function of every run but a sweep's trials. Choose by another
+        number: what is chosen by the holdout is flattered by it, too.
         """
         self._holdout = function
         return function
@@ -256,7 +260,9 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
     def _score_holdout(self) -> None:
         """Add the holdout's score to the result; a hook of Sacred's, after the main function."""
         run = self.current_run
-        if run is None or self._holdout is None or self._conductor is None or not self._conductor.scores_holdout:
+        if run is None or self._holdout is None or run.meta_info.get("command") != self.default_command:
+            return
+        if not self.scores_holdout or (self._conductor is not None and not self._conductor.scores_holdout):
             return
         if self._handed_over is None:
             raise Refused("There is a holdout, but main handed no model over. Add at its end:  ex.hand_over(model)")
@@ -281,6 +287,44 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
             facts = {"sha256": files.keep_file(path), "bytes": path.stat().st_size, "path": str(path.resolve())}
         run.info["modelyard"]["datasets"][name] = facts
         return data
+
+    def evaluation(
+        self,
+        name: str,
+        *,
+        truth: Any,
+        prediction: Any,
+        positive: Any = None,
+        slices: pd.DataFrame | None = None,
+        keys: Any = None,
+        data: str | None = None,
+    ) -> None:
+        """Record what the model answered on rows whose truth is known, so that versions can be compared row by row.
+
+        Args:
+            name: what gates and comparisons in project.toml call it; also the data set's name, see `data`.
+            truth, prediction: one a row, in the order of the data set's rows: labels or numbers, or, with
+                `positive`, the probability of that class.
+            slices: one column for each way to tell groups of rows apart, such as an age group.
+            keys: what names each row, for rows that stay comparable when the data set gets other columns; only their
+                digest is kept.
+            data: the data set that the rows are of, recorded by `ex.dataset` before; by default the one called `name`.
+
+        Raises:
+            Refused: the parts do not belong together. What the values are worth is judged by `yard request`.
+        """
+        ours = self._running("evaluation").info["modelyard"]
+        ours["evaluations"][name] = keep_evaluation(
+            self._home().files,
+            name,
+            ours["datasets"],
+            truth=truth,
+            prediction=prediction,
+            positive=positive,
+            slices=slices,
+            keys=keys,
+            data=data,
+        )
 
     def save_model(self, model: Any, *, examples: pd.DataFrame, trained: Any = None) -> str:
         """Store `model` with golden rows taken from `examples`, bind it to this run, and give its sha256.

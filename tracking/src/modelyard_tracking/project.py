@@ -3,7 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -15,6 +15,8 @@ REQUIREMENTS = "requirements.in"
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+MeasureName = Literal["roc_auc", "accuracy", "f1", "log_loss", "rmse", "mae"]  # those of `measures`
 
 
 class _Table(BaseModel):
@@ -28,11 +30,81 @@ class Metric(_Table):
     direction: Literal["max", "min"]
 
 
-class Gate(_Table):
-    """A bound that a metric must keep before anybody is asked to approve."""
+class Bounds(_Table):
+    """What a number must keep."""
 
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: Finite | None = None
+    at_most: Finite | None = None
+
+    @property
+    def bound(self) -> str:
+        """The bounds as people say them; empty where there are none."""
+        said = (("at least", self.at_least), ("at most", self.at_most))
+        return " and ".join(f"{words} {value:g}" for words, value in said if value is not None)
+
+    def holds(self, value: float) -> bool:
+        low, high = self.at_least, self.at_most
+        return (low is None or value >= low) and (high is None or value <= high)
+
+
+class Gate(Bounds):
+    """A bound that a metric must keep before anybody is asked to approve.
+
+    Its name is a key of the run's result, or EVALUATION.MEASURE, such as `holdout.roc_auc`.
+    """
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.bound:
+            raise _fault("give at_least, at_most or both")
+        return self
+
+
+class ComparisonPlan(_Table):
+    """How a candidate is held against the champion, on the same rows."""
+
+    evaluation: Text
+    metric: MeasureName
+    min_difference: Finite  # the interval must lie above it: -0.01 lets a candidate be so much worse, 0 demands better
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class SlicePlan(Bounds):
+    """What a model must keep in each part of the rows, and between them."""
+
+    evaluation: Text
+    metric: MeasureName
+    columns: Annotated[list[Text], Field(min_length=1)]
+    max_gap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # between the best and the worst slice
+    min_rows: Count = 30  # smaller slices are named and not judged
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.bound and self.max_gap is None:
+            raise _fault("give at_least, at_most or max_gap: else no slice could fail")
+        return self
+
+
+class Description(_Table):
+    """What an input, or an answer, means; blanks are found when a run is put before an approver."""
+
+    meaning: str = ""
+    unit: str = ""
+    range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = (
+        None  # least and greatest that is allowed
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _or_only_its_meaning(cls, said: Any) -> Any:
+        return {"meaning": said} if isinstance(said, str) else said
+
+    @field_validator("range")
+    @classmethod
+    def _rises(cls, bounds: list[float] | None) -> list[float] | None:
+        if bounds and bounds[0] > bounds[1]:
+            raise _fault("give the least first, such as [0, 16]")
+        return bounds
 
 
 class EndpointContract(_Table):
@@ -103,8 +175,13 @@ class Project(_Table):
     owner: str = ""
     purpose: str = ""
     limitations: str = ""
+    license: str = ""  # of the model, by its SPDX name
+    inputs: dict[Text, Description] = {}  # by patterns, see `card`
+    outputs: dict[Text, Description] = {}
     metric: Metric
     gates: dict[str, Gate] = {}
+    comparison: ComparisonPlan | None = None
+    slices: SlicePlan | None = None
     endpoint: EndpointContract
     model: ModelPlan = ModelPlan()
     sweep: SweepPlan = SweepPlan()
@@ -115,6 +192,20 @@ class Project(_Table):
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
             raise ValueError("use lower-case letters, digits and _ only: it becomes part of addresses and tags")
         return name
+
+    @field_validator("gates")
+    @classmethod
+    def _measurable(cls, gates: dict[str, Gate]) -> dict[str, Gate]:
+        known = get_args(MeasureName)
+        if wrong := sorted(name for name in gates if "." in name and name.rpartition(".")[2] not in known):
+            raise _fault(f"{', '.join(wrong)}: behind the dot stands one of {', '.join(known)}")
+        return gates
+
+    @property
+    def evaluations(self) -> set[str]:
+        """The evaluations that gates, comparison and slices are about."""
+        plans = [plan.evaluation for plan in (self.comparison, self.slices) if plan is not None]
+        return {*plans, *(name.rpartition(".")[0] for name in self.gates if "." in name)}
 
     @property
     def lock(self) -> Path:

@@ -56,6 +56,16 @@ class Run:
         return (self.recorded.get("model") or {}).get("sha256")
 
     @property
+    def sweep_link(self) -> Mapping[str, Any]:
+        """What the run is to its sweep, here or where it was imported from; empty outside of sweeps."""
+        link = (self.raw.get("info") or {}).get("sweep") or (self.recorded.get("imported") or {}).get("sweep")
+        return link or {}
+
+    @property
+    def is_trial(self) -> bool:
+        return "trial" in self.sweep_link
+
+    @property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Last, least and greatest value and the number of points of each metric, by its name; our runs only."""
         return {entry["name"]: entry for entry in (self.recorded.get("metrics") or {}).values()}

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from modelyard import tables
+from modelyard.evidence_view import catalog_table
 from modelyard.progress import bar, sweep_progress
 from modelyard.trace import trace
 from modelyard.yard import Yard
@@ -68,7 +69,7 @@ def _demo(yard: Yard, units: int, console: Console, out: Console, stays: bool) -
         ):
             refs[alias] = yard.request(run.id, allow_dirty=dirty).ref
             yard.approve(refs[alias], reason, alias)
-    console.print(tables.models_table(yard.registry.versions(PROJECT)))
+    console.print(catalog_table(yard.catalog(PROJECT)))
     for alias, ref in refs.items():
         with _step(console, f"build {ref}: bento, served as packaged, golden rows replayed") as say:
             build = yard.build(ref, say)

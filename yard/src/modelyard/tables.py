@@ -19,7 +19,6 @@ from modelyard_serving.processes import ProcessState
 from modelyard_tracking.compare import Comparison
 from modelyard_tracking.ledger import Entry
 from modelyard_tracking.recording.plain import flat
-from modelyard_tracking.registry import ModelVersion
 from modelyard_tracking.runs import Metric, Run
 from modelyard_tracking.storing.names import is_digest
 from modelyard_tracking.sweeping.sweeps import Sweep
@@ -52,15 +51,15 @@ _COLOURS = {
 
 def runs_table(runs: Iterable[Run], entries: Sequence[str] = ()) -> Table:
     """Runs; with their whole result, or with the named entries of result, metrics and configuration."""
-    table = _table("run", "project", "status", "started", "took", *(entries or ["result"]), "sweep", "model")
+    table = new_table("run", "project", "status", "started", "took", *(entries or ["result"]), "sweep", "model")
     for run in runs:
         table.add_row(
             str(run.id),
             run.experiment,
-            _state(run.status),
+            state_text(run.status),
             _when(run.started_at),
             _seconds(run.duration_s),
-            *([_value(entry(run, name)) for name in entries] or [_numbers(run.result)]),
+            *([value_text(entry(run, name)) for name in entries] or [_numbers(run.result)]),
             str(run.sweep_id or ""),
             (run.model_sha256 or "")[:12],
         )
@@ -69,7 +68,7 @@ def runs_table(runs: Iterable[Run], entries: Sequence[str] = ()) -> Table:
 
 def garbage_table(found: "Garbage") -> Table:
     """What would go, the largest first."""
-    table = _table("what", "name", "size", "changed", "why", "where")
+    table = new_table("what", "name", "size", "changed", "why", "where")
     for verdict in sorted((v for v in found.verdicts if v.goes), key=lambda v: -v.item.bytes):
         item = verdict.item
         name = item.name[:12] if is_digest(item.name) else item.name
@@ -88,11 +87,11 @@ def size(number: float) -> str:
 
 def curves_table(curves: Iterable[Metric]) -> Table:
     """One line a metric, drawn small."""
-    table = _table("metric", "points", "curve", "first", "last", "min", "max")
+    table = new_table("metric", "points", "curve", "first", "last", "min", "max")
     for curve in curves:
         numbers = [v for v in curve.values if isinstance(v, int | float) and math.isfinite(v)]
         ends = [curve.values[0], curve.values[-1], min(numbers, default=None), max(numbers, default=None)]
-        table.add_row(curve.name, str(len(curve.values)), sparkline(numbers), *(_value(value) for value in ends))
+        table.add_row(curve.name, str(len(curve.values)), sparkline(numbers), *(value_text(value) for value in ends))
     return table
 
 
@@ -110,7 +109,7 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 
 def comparison_table(comparison: Comparison, everything: bool) -> Table:
     """What differs, part by part; what is the same is only counted, unless everything is asked for."""
-    table = _table("", *(f"run {run.id}" for run in comparison.runs), "change")
+    table = new_table("", *(f"run {run.id}" for run in comparison.runs), "change")
     width = len(comparison.runs) + 1
     for part, entries in comparison.parts():
         table.add_row(Text(part, "bold"), *[""] * width)
@@ -119,7 +118,7 @@ def comparison_table(comparison: Comparison, everything: bool) -> Table:
             if everything or not difference.same:
                 change = "" if difference.change in (None, 0) else f"{difference.change:+.4g}"
                 style = "" if difference.same else "yellow"
-                cells = (Text(_value(value), style) for value in difference.values)
+                cells = (Text(value_text(value), style) for value in difference.values)
                 table.add_row(f"  {difference.name}", *cells, change)
         if same == len(entries):
             table.add_row(Text("  the same" if entries else "  nothing recorded", "dim"), *[""] * width)
@@ -162,35 +161,30 @@ def winner_line(winner: Winner, metric: str) -> str:
 
 
 def sweeps_table(sweeps: Iterable[Sweep]) -> Table:
-    table = _table("sweep", "project", "state", "started", "trials", "metric", "best", "fresh", "optimism", "promote")
+    table = new_table(
+        "sweep", "project", "state", "started", "trials", "metric", "best", "fresh", "optimism", "promote"
+    )
     for sweep in sweeps:
         winner = sweep.winner
         table.add_row(
             f"sweep:{sweep.id}",
             sweep.project,
-            _state(sweep.state),
+            state_text(sweep.state),
             _when(sweep.started_at),
             str(sweep.trials),
             sweep.metric,
-            _value(sweep.best_value),
-            _value(winner.fresh_score) if winner else "",
+            value_text(sweep.best_value),
+            value_text(winner.fresh_score) if winner else "",
             f"{winner.optimism:+.4g}" if winner else "",
             f"run {winner.run}" if winner else "",
         )
     return table
 
 
-def models_table(versions: Iterable[ModelVersion]) -> Table:
-    table = _table("model", "state", "aliases", "run", "created", "digest")
-    for v in versions:
-        table.add_row(
-            v.ref, _state(v.state), ", ".join(v.aliases), str(v.run_id), _when(v.created_at), v.model_sha256[:12]
-        )
-    return table
-
-
 def results_table(rows: Sequence[Mapping[str, Any]], shares: Mapping[str, float]) -> Table:
-    table = _table("variant", "version", "share", "units", "predictions", "feedback", "mean reward", "p50 ms", "p99 ms")
+    table = new_table(
+        "variant", "version", "share", "units", "predictions", "feedback", "mean reward", "p50 ms", "p99 ms"
+    )
     for row in rows:
         reward = "" if row["mean_reward"] is None else f"{row['mean_reward']:.3f}"
         latency = ["" if row[key] is None else f"{row[key]:.1f}" for key in ("p50_ms", "p99_ms")]
@@ -208,7 +202,7 @@ def results_table(rows: Sequence[Mapping[str, Any]], shares: Mapping[str, float]
 
 
 def trace_table(trace: Trace) -> Table:
-    table = _table("", "link", "what", "digest")
+    table = new_table("", "link", "what", "digest")
     for link in trace.links:
         mark = Text("✓", "green") if link.holds else Text("✗", "bold red")
         what = Text(link.what) if link.holds else Text(link.fault, "bold red")
@@ -217,7 +211,7 @@ def trace_table(trace: Trace) -> Table:
 
 
 def ledger_table(entries: Iterable[Entry]) -> Table:
-    table = _table("entry", "when", "what", "of", "by", "facts", "why", "sha256")
+    table = new_table("entry", "when", "what", "of", "by", "facts", "why", "sha256")
     for entry in entries:
         facts = Text(_said(entry))
         sha256 = Text(entry.sha256[:12], "" if entry.is_intact else "bold red")
@@ -241,7 +235,7 @@ def _said(entry: Entry) -> str:
 
 
 def live_table(variants: Iterable[LiveVariant]) -> Table:
-    table = _table("", "endpoint", "variant", "share", "version", "since", "by", "entry", "chain")
+    table = new_table("", "endpoint", "variant", "share", "version", "since", "by", "entry", "chain")
     for live in variants:
         mark = Text("✓", "green") if live.holds else Text("✗", "bold red")
         faults = [f"{link.name}: {link.fault.splitlines()[0]}" for link in live.links if not link.holds]
@@ -252,27 +246,27 @@ def live_table(variants: Iterable[LiveVariant]) -> Table:
 
 
 def processes_table(states: Iterable[ProcessState]) -> Table:
-    table = _table("process", "state", "")
+    table = new_table("process", "state", "")
     for state in states:
-        table.add_row(state.name, _state(state.state), state.description)
+        table.add_row(state.name, state_text(state.state), state.description)
     return table
 
 
 def endpoints_table(
     endpoints: Iterable[Endpoint], deployments: Sequence[Deployment], states: Mapping[str, str]
 ) -> Table:
-    table = _table("endpoint", "variant", "share", "deployment", "wanted", "observed")
+    table = new_table("endpoint", "variant", "share", "deployment", "wanted", "observed")
     for endpoint in endpoints:
         shares = endpoint.table.shares()
         for variant, name in sorted(endpoint.variants.items()):
             bento = next((d.bento_tag for d in deployments if d.name == name), "?")
-            observed = _state(states.get(name, "absent"))
+            observed = state_text(states.get(name, "absent"))
             table.add_row(endpoint.name, variant, f"{shares.get(variant, 0):.2%}", bento, "running", observed)
     return table
 
 
 def keys_table(keys: Iterable[Key]) -> Table:
-    table = _table("key", "caller", "scopes", "expires", "state")
+    table = new_table("key", "caller", "scopes", "expires", "state")
     for key in keys:
         state = "revoked" if key.revoked_at else "live"
         table.add_row(key.id, key.caller, " ".join(key.scopes), f"{key.expires_at:%Y-%m-%d}", state)
@@ -281,7 +275,7 @@ def keys_table(keys: Iterable[Key]) -> Table:
 
 def roles_table(users: Iterable[User]) -> Table:
     """Every role, what it may do, and how its user in MongoDB is."""
-    table = _table("role", "may", "in MongoDB", "address")
+    table = new_table("role", "may", "in MongoDB", "address")
     for user in users:
         role = user.role
         rights = (("read", role.reads), ("add", role.adds), ("change", role.changes), ("delete", role.deletes))
@@ -293,9 +287,9 @@ def roles_table(users: Iterable[User]) -> Table:
 
 def role_changes_table(changes: Iterable[Change], users: Iterable[User]) -> Table:
     """What was done to each role, and where its address lies."""
-    table = _table("role", "", "mended", "address")
+    table = new_table("role", "", "mended", "address")
     for change, user in zip(changes, users, strict=True):
-        table.add_row(change.role, _state(change.outcome), ", ".join(change.mended), _address(user))
+        table.add_row(change.role, state_text(change.outcome), ", ".join(change.mended), _address(user))
     return table
 
 
@@ -320,14 +314,14 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> Table:
     return grid
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in ("started", "created", "took", "model"))
     return table
 
 
-def _state(state: str) -> Text:
+def state_text(state: str) -> Text:
     return Text(state, _COLOURS.get(state, ""))
 
 
@@ -339,7 +333,7 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f} s"
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
     if value is None:
         return ""
     text = f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,7 @@ What builds and deploys is imported by the methods that do: listing runs does no
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,13 @@ from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore
 from modelyard_serving.errors import NotFound, Refused, Unavailable
 from modelyard_serving.keys import Key, Keys
 from modelyard_tracking.approval import Approval, Approvals
+from modelyard_tracking.card import read_observed
 from modelyard_tracking.compare import Comparison, compare
 from modelyard_tracking.digests import check_folder
+from modelyard_tracking.errors import NotFound as TrackingNotFound
 from modelyard_tracking.errors import Unavailable as TrackingUnavailable
-from modelyard_tracking.evidence import gather
+from modelyard_tracking.evaluation import read_evaluations
+from modelyard_tracking.evidence import Champion, Evidence, gather, read_champion
 from modelyard_tracking.layout import check_layout
 from modelyard_tracking.ledger import Head, Verification, head_of
 from modelyard_tracking.project import Project, load_project, project_names
@@ -33,6 +36,7 @@ from modelyard_tracking.recording.uploader import upload_all
 from modelyard_tracking.registry import ModelVersion, Registry
 from modelyard_tracking.runs import Run, RunStore
 from modelyard_tracking.selection import Condition, Selection
+from modelyard_tracking.versus import Side, Versus, versus
 
 if TYPE_CHECKING:
     from modelyard.mongo_users import Change, User
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     from modelyard_tracking.sweeping.sweeps import SweepStore
 
 Say = Callable[[str], object]
+
+CHAMPION = "champion"  # the alias of the version that a candidate is held against
 
 
 @dataclass
@@ -213,13 +219,66 @@ class Yard:
     def request(self, run_id: int, *, allow_dirty: bool = False) -> ModelVersion:
         """Register a run's model as a version that awaits approval."""
         self._need("insert", "approvals")
-        run = self.run_store.get(run_id)
-        evidence = gather(self.project(run.experiment), run, allow_dirty=allow_dirty)
+        evidence = self.evidence(run_id, allow_dirty=allow_dirty)
         if not evidence.objections:
             model = self.approvals.files.model(evidence.facts["model_sha256"])
             check_folder(model, evidence.facts["model_sha256"])
             check_layout(model, evidence.facts["kind"])
         return self.approvals.request(evidence, self.settings.user)
+
+    def evidence(self, run_id: int, *, allow_dirty: bool = False) -> Evidence:
+        """What an approver would see of a run, and what is to be said against it."""
+        run = self.run_store.get(run_id)
+        project = self.project(run.experiment)
+        files = self.settings.tracking_home.files
+        return gather(
+            project,
+            run,
+            allow_dirty=allow_dirty,
+            evaluations=read_evaluations(files, run.recorded),
+            observed=read_observed(files, run.recorded),
+            champion=self._champion(project),
+        )
+
+    def catalog(self, model: str | None = None) -> list[tuple[ModelVersion, Approval | None]]:
+        """Every version, with what was asked and answered about it."""
+        aliases = self.approvals.aliases.of()
+        return [self._as_the_ledger_says(version, aliases) for version in self.registry.versions(model)]
+
+    def version(self, ref: str) -> tuple[ModelVersion, Approval]:
+        """A version and its verified approval, as the ledger says."""
+        version, _ = self._as_the_ledger_says(self.resolve(ref), self.approvals.aliases.of())
+        return version, self.approvals.verified(version)
+
+    def _as_the_ledger_says(
+        self, version: ModelVersion, aliases: Mapping[str, int]
+    ) -> tuple[ModelVersion, Approval | None]:
+        mine = (name.split("@") for name, number in aliases.items() if number == version.version)
+        named = tuple(sorted(alias for model, alias in mine if model == version.model))
+        try:
+            approval = self.approvals.get(version.ref)
+        except TrackingNotFound:
+            return replace(version, aliases=named, state="never requested"), None
+        return replace(version, aliases=named, state=approval.state), approval
+
+    def versus(self, first: str, second: str) -> Versus:
+        """Two versions side by side; the first one is the base."""
+        return versus(self._side(first), self._side(second))
+
+    def _side(self, ref: str) -> Side:
+        approval = self.approvals.verified(self.resolve(ref))
+        evaluations = read_evaluations(self.settings.tracking_home.files, approval.evidence)
+        return Side(approval.ref, approval.evidence, evaluations)
+
+    def _champion(self, project: Project) -> Champion | None:
+        """The version with the alias; its files may be gone, since only its answers are looked at."""
+        try:
+            ref = self.resolve(f"{project.name}@{CHAMPION}").ref
+        except TrackingNotFound:
+            return None
+        found = self.approvals.get(ref)
+        files = self.settings.tracking_home.files
+        return read_champion(files, ref, found.evidence, found.evidence_sha256, project.evaluations)
 
     def approve(self, ref: str, reason: str, alias: str | None = None) -> Approval:
         self._need("insert", "answers")

@@ -186,6 +186,11 @@ class _Packing:
                 yield {"kind": "frame", "sha256": digest, "blob": self._blob(path)}
             else:
                 yield {"kind": "file", "sha256": digest, "blob": self._blob(path, digest)}
+        for name, facts in (ours.get("evaluations") or {}).items():
+            if (path := self._files.frame_file(facts["sha256"])).is_file():
+                yield {"kind": "frame", "sha256": facts["sha256"], "blob": self._blob(path)}
+            else:
+                self.missing.append(f"the evaluation {name} ({facts['sha256'][:12]}) of run {run_id}")
         if digest := ours.get("lock_sha256"):
             if (path := self._files.lock(digest)).is_file():
                 yield {"kind": "lock", "sha256": digest, "blob": self._blob(path, digest)}

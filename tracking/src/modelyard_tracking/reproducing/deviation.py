@@ -36,6 +36,14 @@ class Cause(StrEnum):
     NONDETERMINISM = "nondeterminism"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """An evaluation: its digest, and its columns, if they are to be had."""
+
+    sha256: str
+    columns: Mapping[str, Any] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run started from and what it left behind, as far as a second run can be held to it."""
@@ -48,6 +56,7 @@ class Outcome:
     curves: Mapping[str, Any] = field(default_factory=dict)  # name -> steps and values
     golden: Mapping[str, Any] = field(default_factory=dict)  # rows and answers of the model's golden rows
     weights: Any = None
+    evaluations: Mapping[str, Evaluated] = field(default_factory=dict)
     artifacts: Sequence[tuple[str, str]] = ()  # name, sha256
     sources: Mapping[str, str] = field(default_factory=dict)  # name -> sha256
     left_out: Sequence[str] = ()  # files that were there and could not be kept
@@ -151,9 +160,18 @@ def _pairs(old: Outcome, new: Outcome) -> Iterator[tuple[str, Any, Any]]:
         yield f"golden {name}", old.golden.get(name), new.golden.get(name)
     if old.weights is not None or new.weights is not None:
         yield "model weights", old.weights, new.weights
+    for name in _names(old.evaluations, new.evaluations):
+        yield f"evaluation {name}", *_sides(old.evaluations.get(name), new.evaluations.get(name))
     before, after = _numbered(old.artifacts), _numbered(new.artifacts)
     for name in _names(before, after):
         yield f"artifact {name}", before.get(name), after.get(name)
+
+
+def _sides(old: Evaluated | None, new: Evaluated | None) -> tuple[Any, Any]:
+    """The columns of both where something differs and the store has them; else the digests."""
+    if not old or not new or old.sha256 == new.sha256 or old.columns is None or new.columns is None:
+        return old and old.sha256, new and new.sha256
+    return old.columns, new.columns
 
 
 def _other_data(old: Outcome, new: Outcome) -> Iterator[str]:

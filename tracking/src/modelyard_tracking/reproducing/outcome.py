@@ -17,7 +17,7 @@ from modelyard_tracking.errors import NotFound, Refused
 from modelyard_tracking.kinds import graph
 from modelyard_tracking.origin import PATCH_ARTIFACT
 from modelyard_tracking.recording.upload import OUTPUT_ARTIFACT
-from modelyard_tracking.reproducing.deviation import Outcome
+from modelyard_tracking.reproducing.deviation import Evaluated, Outcome
 from modelyard_tracking.runs import Run, RunStore
 from modelyard_tracking.saving import Golden
 from modelyard_tracking.store import ArtifactStore
@@ -51,6 +51,7 @@ def read_outcome(store: RunStore, files: ArtifactStore, run: Run, *, model: bool
         curves={name: (curve.steps, curve.values) for name, curve in sorted(store.curves(run.id).items())},
         golden=_golden(folder) if folder else {},
         weights=_weights(folder) if folder else None,
+        evaluations={name: _evaluation(files, facts) for name, facts in (recorded.get("evaluations") or {}).items()},
         artifacts=tuple(
             (entry["name"], _sha256(fs, entry["file_id"]))
             for entry in raw.get("artifacts") or ()
@@ -100,6 +101,16 @@ def _member(archive: zipfile.ZipFile, name: str) -> Any:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
     return content
+
+
+def _evaluation(files: ArtifactStore, facts: Mapping[str, Any]) -> Evaluated:
+    """An evaluation's digest and columns; without the columns where the store has lost them."""
+    try:
+        frame = files.frame(facts["sha256"])
+    except NotFound:
+        return Evaluated(facts["sha256"])
+    columns = {str(name): col.to_numpy() if col.dtype.kind in "fiub" else col.tolist() for name, col in frame.items()}
+    return Evaluated(facts["sha256"], columns)
 
 
 def _weights(model: Path) -> Any:

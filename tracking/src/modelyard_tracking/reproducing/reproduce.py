@@ -135,6 +135,7 @@ def _again(
             "config": recipe.config,
             "home": home.to_json(),
             "reproduces": run.recorded["uuid"],
+            "trial": run.is_trial,
         }
         took = f" (run {run.id} took {run.duration_s:.0f} s)" if run.duration_s else ""
         say(f"running it{took}")

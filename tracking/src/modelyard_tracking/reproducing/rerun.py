@@ -22,6 +22,7 @@ def main() -> None:
     home = Home.from_json(order["home"])
     found = load_experiment(folder, order["file"])
     found._home = lambda: home
+    found.scores_holdout = not order["trial"]
     link = {"modelyard": {"reproduces": order["reproduces"]}}
     try:
         found.run(order["command"], config_updates=order["config"], info=link)

@@ -6,29 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from modelyard.commands.bundles import export_command, import_command
-from modelyard.commands.terminal import Json, open_yard, print_json, stderr, stdout
+from modelyard.commands.models import show_version
+from modelyard.commands.terminal import Json, ListByDefault, open_yard, print_json, stderr, stdout
 
 if TYPE_CHECKING:
     from modelyard.yard import Yard
-    from modelyard_tracking.approval import Approval
     from modelyard_tracking.runs import Run
-
-
-class _ListByDefault(TyperGroup):
-    """`yard runs tumor` means `yard runs list tumor`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
 
 
 app = typer.Typer()
 group = typer.Typer(
-    cls=_ListByDefault,
+    cls=ListByDefault,
     help="Runs: list them, push what waits in the spool, move them between databases.\n\n"
     "Short for `yard runs list`, whose options it takes:  yard runs tumor --sort val_auc -w 'C<1'",
 )
@@ -109,7 +99,7 @@ def show(
         show_sweep(yard, int(what.removeprefix("sweep:")), as_json, report)
         return
     if not what.isdigit():
-        _show_version(yard, what, as_json)
+        show_version(yard, what, as_json)
         return
     yard.bury()
     run = yard.run_store.get(int(what))
@@ -259,38 +249,3 @@ def _output(yard: "Yard", run: "Run") -> str:
     if any(entry["name"] == OUTPUT_ARTIFACT for entry in run.raw.get("artifacts") or ()):
         return yard.run_store.artifact(run, OUTPUT_ARTIFACT).decode(errors="replace")
     return str(run.raw.get("captured_out") or "")
-
-
-def _decided(approval: "Approval") -> str:
-    if approval.decided_by is None or approval.decided_at is None:
-        return "nobody yet"
-    return f"{approval.decided_by}, {approval.decided_at:%Y-%m-%d %H:%M}: {approval.reason}"
-
-
-def _show_version(yard: "Yard", ref: str, as_json: bool) -> None:
-    version = yard.resolve(ref)
-    approval = yard.approvals.verified(version)
-    if as_json:
-        print_json(approval)
-        return
-    from modelyard.tables import fields
-
-    facts = approval.evidence
-    stdout().print(
-        fields(
-            [
-                ("version", f"{version.ref} {' '.join('@' + alias for alias in version.aliases)}"),
-                ("state", approval.state),
-                ("asked by", f"{approval.requested_by}, {approval.requested_at:%Y-%m-%d %H:%M}"),
-                (f"{approval.state} by" if approval.decided_by else "approved by", _decided(approval)),
-                ("run", facts["run_id"]),
-                ("commit", f"{facts['commit']}{' (changed since)' if facts['dirty'] else ''}"),
-                ("model", facts["model_sha256"]),
-                ("model kind", facts.get("kind", "sklearn")),
-                ("lock", facts["lock_sha256"]),
-                *((f"data {name}", digest) for name, digest in facts["data"].items()),
-                *((f"gate {g['metric']}", f"{g['value']:.4g}, {g['bound']}") for g in facts["gates"]),
-                *((name, str(text).strip()) for name, text in facts["card"].items()),
-            ]
-        )
-    )

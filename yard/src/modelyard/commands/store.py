@@ -1,4 +1,4 @@
-"""Commands about approval and the model store: request, approve, reject, withdraw, promote, models, gc."""
+"""Commands about approval and the model store: request, approve, reject, withdraw, promote, gc."""
 
 import sys
 from datetime import timedelta
@@ -27,7 +27,9 @@ def request(
         print_json(version)
     else:
         stdout().print(version.ref)
-        stderr().print(f"Look at it:  yard show {version.ref}\nApprove it:  yard approve {version.ref} --reason '...'")
+        stderr().print(
+            f"Look at it:  yard models show {version.ref}\nApprove it:  yard approve {version.ref} --reason '...'"
+        )
 
 
 @app.command()
@@ -81,22 +83,6 @@ def promote(
         print_json(version)
     else:
         stderr().print(f"{version.model}@{alias} is {version.ref}.")
-
-
-@app.command()
-def models(
-    model: Annotated[str | None, typer.Argument(help="Only this model's.")] = None, as_json: Json = False
-) -> None:
-    """Model versions, their state, aliases and digests."""
-    from modelyard.tables import models_table
-
-    found = open_yard().registry.versions(model)
-    if as_json:
-        print_json(found)
-    elif found:
-        stdout().print(models_table(found))
-    else:
-        stderr().print("There are no model versions yet. Make one:  yard request RUN")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +20,15 @@ Project = Annotated[str, typer.Argument(help="A folder of projects/, such as tum
 Ref = Annotated[str, typer.Argument(help="A model version: tumor:2, or tumor@champion.")]
 
 at_end = ExitStack()  # closed by `cli.main`
+
+
+class ListByDefault(TyperGroup):
+    """`yard runs tumor` means `yard runs list tumor`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
 
 
 def open_yard() -> "Yard":
