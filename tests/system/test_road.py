@@ -251,6 +251,21 @@ def test_a_broken_link_is_named(road: Road, audited: dict, link: str) -> None:
     assert trace(yard, record["_id"]).holds
 
 
+@pytest.mark.parametrize(
+    ("args", "code", "sentence"),
+    [
+        (["build", "tumor:9"], 3, "There is no tumor:9."),
+        (["deploy", "tumor@nosuch"], 3, "tumor has no alias 'nosuch'; it has challenger, champion."),
+        (["build", "tumor"], 4, "such as tumor:2"),
+        (["promote", "tumor:2", "champion", "--from", "tumor:2"], 4, "tumor@champion is tumor:1 by now, not tumor:2"),
+    ],
+)
+def test_a_version_that_is_not_there_is_reported(road: Road, args: list[str], code: int, sentence: str) -> None:
+    done = road.command(*args)
+    assert done.returncode == code
+    assert sentence in done.stderr
+
+
 # what is live
 
 

@@ -74,12 +74,11 @@ def test_training_without_a_database_says_where_the_run_is_kept(yard) -> None:
     assert "yard up && yard runs push" in said.err
 
 
-def test_an_unknown_model_is_reported(yard) -> None:
-    assert yard("build", "tumor:9").code == errors.NOT_FOUND
-    assert yard("deploy", "tumor@champion").code == errors.NOT_FOUND
-    said = yard("build", "tumor")
-    assert said.code == errors.REFUSED
-    assert "such as tumor:2" in said.err
+@pytest.mark.parametrize("args", [["build", "tumor:9"], ["deploy", "tumor@champion"], ["models"], ["ledger"], ["live"]])
+def test_without_a_database_commands_about_versions_say_how_to_start_it(yard, args: list[str]) -> None:
+    said = yard(*args)
+    assert said.code == errors.UNAVAILABLE
+    assert "yard up" in said.err
 
 
 def test_a_port_in_use_is_named_with_who_uses_it_and_how_to_choose_another(yard, monkeypatch) -> None:
@@ -142,7 +141,8 @@ def test_a_missing_envoy_is_said_with_the_remedy(yard, monkeypatch) -> None:
 
 def test_deploying_and_splitting_want_the_stack(yard) -> None:
     said = yard("split", "tumor", "champion=100")
-    assert said.code == errors.UNAVAILABLE
+    assert said.code == errors.REFUSED
+    assert "Start it:  yard up" in said.err
 
 
 @pytest.mark.parametrize(

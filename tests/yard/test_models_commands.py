@@ -102,8 +102,8 @@ def test_the_catalog_lists_every_version_with_who_vouches_for_it(said, told) -> 
     ]  # fmt: skip
     assert lines[1].split()[:7] == ["tumor:1", "approved", "champion", "val_auc", "0.9832", "1", "ann"]
     assert lines[2].split()[:2] == ["tumor:2", "requested"]
-    assert [entry["version"]["version"] for entry in told("models")] == [1, 2]
-    assert [entry["version"]["version"] for entry in told("models", "tumor")] == [1, 2]
+    assert [entry["version"] for entry in told("models")] == [1, 2]
+    assert [entry["version"] for entry in told("models", "tumor")] == [1, 2]
 
 
 def test_a_model_without_versions_is_said(place: Command) -> None:
