@@ -196,7 +196,7 @@ def test_a_prediction_traces_back_to_its_data_and_every_digest_verifies(road: Ro
         assert found["holds"] is True
         assert [link["name"] for link in found["links"]] == [
             "prediction", "bento", "report", "approval", "ledger", "model", "run", "commit", "environment", "data",
-            "data",
+            "data", "data", "evaluation",
         ]  # fmt: skip
         assert all(link["digest"] for link in found["links"][1:])
 
@@ -219,7 +219,7 @@ def _change_document(collection, query: dict, change: dict):
     return lambda: collection.replace_one({"_id": before["_id"]}, before)
 
 
-LINKS = ["bento", "report", "approval", "ledger", "model", "run", "commit", "environment", "data"]
+LINKS = ["bento", "report", "approval", "ledger", "model", "run", "commit", "environment", "data", "evaluation"]
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -238,6 +238,7 @@ def test_a_broken_link_is_named(road: Road, audited: dict, link: str) -> None:
         "run": lambda: _change_document(db.runs, {"_id": facts["run_id"]}, {"info.modelyard.model.sha256": "0" * 64}),
         "commit": lambda: _change_document(db.approvals, {"_id": "tumor:1"}, {"evidence.commit": "0" * 40}),
         "environment": lambda: _change_file(files.lock(facts["lock_sha256"])),
+        "evaluation": lambda: _change_file(files.frame_file(facts["evaluations"]["holdout"]["sha256"])),
         "data": lambda: _change_file(files.root / "data" / f"{facts['data']['train']}.parquet"),
     }
     restore = breaks[link]()

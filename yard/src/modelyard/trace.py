@@ -97,6 +97,9 @@ class Walk:
         links = [_link(name, step) for name, step in steps]
         for name, digest in sorted(self.facts.get("data", {}).items()):
             links.append(_link("data", lambda name=name, digest=digest: self.data(name, digest)))  # type: ignore[misc]
+        for name, said in sorted((self.facts.get("evaluations") or {}).items()):
+            digest = said["sha256"]
+            links.append(_link("evaluation", lambda name=name, digest=digest: self.data(name, digest)))  # type: ignore[misc]
         return links
 
     def bento(self) -> tuple[str, str]:
