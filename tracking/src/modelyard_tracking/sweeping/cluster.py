@@ -66,18 +66,21 @@ def ray_session(
                     process.kill()
 
 
-def check_resources(demand: Mapping[str, float]) -> None:
-    """Stop unless some node has what one trial asks for; Ray itself would wait for ever.
+def places_for(demand: Mapping[str, float]) -> int:
+    """How many trials can run at once. Ray itself would wait for ever where it is none.
 
     Raises:
-        Refused: names what is asked for and what each node has.
+        Refused: it is none; names what one trial asks for and what each node has.
     """
     import ray
 
     wanted = {_RAYS_NAMES.get(name, name): amount for name, amount in demand.items() if amount}
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if any(all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
-        return
+    places = sum(
+        int(min(node["Resources"].get(name, 0) / amount for name, amount in wanted.items()) + 1e-9) for node in nodes
+    )
+    if places:
+        return places
     there = "\n".join(f"  {node['NodeManagerAddress']}: {_said(node['Resources'])}" for node in nodes)
     raise Refused(
         f"One trial asks for {_said(wanted)}, and no node of this Ray has that:\n{there}\n"

@@ -21,7 +21,7 @@ from modelyard_tracking.recording.spool import Spool
 from modelyard_tracking.recording.upload import prepare
 from modelyard_tracking.runs import Run, RunStore
 from modelyard_tracking.store import Home
-from modelyard_tracking.sweeping.cluster import check_resources, ray_session
+from modelyard_tracking.sweeping.cluster import places_for, ray_session
 from modelyard_tracking.sweeping.population import Population
 from modelyard_tracking.sweeping.schedulers import scheduler_of
 from modelyard_tracking.sweeping.search import TRIAL, Finished, OrderedSearch
@@ -91,9 +91,9 @@ def run_sweep(
         began = datetime.now(UTC)
         try:
             with ray_session(project, home, cpus=cpus, address=address, install=install):
-                check_resources(project.sweep.resources)
+                places = places_for(project.sweep.resources)
                 order = _order(project, home, sweep, code, shipped=address is not None)
-                _search(project, space, sweep, order, runs, sweeps, on_event)
+                _search(project, space, sweep, order, places, runs, sweeps, on_event)
                 _await_uploads(home, began)
                 best = _best(project, runs.of_sweep(sweep.id))
                 if best is not None:
@@ -148,7 +148,14 @@ def _order(project: Project, home: Home, sweep: Sweep, code: GitState | None, *,
 
 
 def _search(
-    project: Project, space: Space, sweep: Sweep, order: Order, runs: RunStore, sweeps: SweepStore, on_event: OnEvent
+    project: Project,
+    space: Space,
+    sweep: Sweep,
+    order: Order,
+    places: int,
+    runs: RunStore,
+    sweeps: SweepStore,
+    on_event: OnEvent,
 ) -> None:
     from ray import tune
 
@@ -171,7 +178,7 @@ def _search(
         tune.with_resources(trainable(order), _rays(plan.resources)),
         tune_config=tune.TuneConfig(
             search_alg=search,
-            scheduler=scheduler_of(plan),
+            scheduler=scheduler_of(plan, places),
             metric=metric,
             mode=mode,
             num_samples=sweep.trials,
