@@ -29,7 +29,7 @@ def test_of_16_promotions_at_once_one_wins_and_the_others_are_told_who_50_times(
 ) -> None:
     registry = Registry(registry_uri)
     versions = [
-        registry.get("tumor", registry.add("tumor", tmp_path, {"model_sha256": "a" * 64, "run_id": "1"}))
+        registry.get("tumor", registry.add("tumor", str(tmp_path), {"model_sha256": "a" * 64, "run_id": "1"}))
         for _ in range(16)
     ]
     together = Barrier(16)

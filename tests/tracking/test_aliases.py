@@ -22,7 +22,7 @@ def aliases(db, mlflow: Registry, tmp_path: Path) -> Aliases:
             mlflow.remove_alias(model, alias)
     if not mlflow.models():
         for _ in range(3):
-            mlflow.add("tumor", tmp_path, {"model_sha256": "a" * 64, "run_id": "1"})
+            mlflow.add("tumor", str(tmp_path), {"model_sha256": "a" * 64, "run_id": "1"})
     return Aliases(Ledger(db), mlflow)
 
 

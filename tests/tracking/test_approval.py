@@ -185,6 +185,8 @@ def test_a_rejected_version_stays_rejected(approvals, project, run, registry) ->
     for say in (approvals.approve, approvals.withdraw):
         with pytest.raises(Refused, match=r"was rejected by approver: too few rows"):
             say(ref, "another", "it is fine")
+    with pytest.raises(Refused, match="the same model with the same evidence, and was rejected by approver"):
+        ask(approvals, project, run)
     with pytest.raises(Refused, match="was rejected by approver, so it is not used"):
         approvals.require(registry.resolve(ref))
 

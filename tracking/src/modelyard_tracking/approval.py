@@ -75,7 +75,8 @@ class Approvals:
 
         Raises:
             NotFound: a file of the run is neither here nor in the shared store.
-            Refused: there are objections; all of them are in the text. Or a file is not what was recorded.
+            Refused: there are objections; all of them are in the text. Or a file is not what was recorded, or this
+                was asked before and answered with a no.
             Unavailable: there is a shared store, and it does not answer; so no version is without its files.
         """
         facts = evidence.facts
@@ -85,6 +86,13 @@ class Approvals:
         kept = [sha256 for name, sha256 in facts["data"].items() if name not in facts.get("data_not_kept", ())]
         self.files.ensure_kept(facts["model_sha256"], kept, facts["lock_sha256"])
         version = self._version(evidence)
+        with suppress(NotFound):
+            before = self.get(version.ref)
+            if before.state in ("rejected", "withdrawn"):
+                raise Refused(
+                    f"{version.ref} is the same model with the same evidence, and was {before.state} by "
+                    f"{before.decided_by}: {before.reason}\nTrain a better one, and ask for that."
+                )
         document = {
             "evidence": dict(facts),
             "evidence_sha256": evidence.sha256,
@@ -132,7 +140,7 @@ class Approvals:
             "lock_sha256": facts["lock_sha256"],
             "state": "requested",
         }
-        version = self.registry.add(model, self.files.model(digest) / "mlflow", tags)
+        version = self.registry.add(model, f"{self.files.place_of('model', digest)}/mlflow", tags)
         return self.registry.get(model, version)
 
     def _is_settled(self, version: ModelVersion, facts: Mapping[str, Any]) -> bool:

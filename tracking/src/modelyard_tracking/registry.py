@@ -3,14 +3,15 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from modelyard_tracking.errors import NotFound, Refused
+from modelyard_tracking.errors import NotFound, Refused, Unavailable
+from modelyard_tracking.recording.redaction import masked
 
 TAG = "modelyard."
 
@@ -43,6 +44,8 @@ class Registry:
     @cached_property
     def _client(self) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds; MLflow's own are 120, seven times
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         if self._uri.startswith("sqlite:///"):
             Path(self._uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
@@ -53,29 +56,62 @@ class Registry:
                 logging.getLogger(name).setLevel(logging.ERROR)
             return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
-    def add(self, model: str, source: Path, tags: Mapping[str, str]) -> int:
-        """Register files as the next version of `model`; gives its number."""
+    def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """One of MlflowClient's methods.
+
+        Raises:
+            Unavailable: the server does not answer, or cannot.
+        """
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.create_registered_model(model)
+            return getattr(self._client, method)(*args, **kwargs)
+        except MlflowException as error:
+            if error.error_code not in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"):
+                raise
+            why = str(error).partition("\n")[0].replace(self._uri, masked(self._uri))
+            raise Unavailable(
+                f"MLflow's registry at {masked(self._uri)} does not answer: {why[:200]}\n"
+                "Which address is used, and where it comes from:  yard config"
+            ) from error
+
+    def add(self, model: str, source: str, tags: Mapping[str, str]) -> int:
+        """Register files as the next version of `model`; gives its number.
+
+        Args:
+            source: where the files are; a server takes no folder, since it would be one of its own machine.
+
+        Raises:
+            Refused: the registry is a server, and the files are in a folder.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._ask("create_registered_model", model)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        made = self._client.create_model_version(
-            model, source=str(source), tags={f"{TAG}{key}": value for key, value in tags.items()}
-        )
+        told = {f"{TAG}{key}": value for key, value in tags.items()}
+        try:
+            made = self._ask("create_model_version", model, source=source, tags=told)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            raise Refused(
+                f"The MLflow server at {masked(self._uri)} takes no model from the folder {source}.\n"
+                "Set artifacts_url to a store that machines share:  YARD_ARTIFACTS_URL=s3://bucket/prefix"
+            ) from error
         return int(made.version)
 
     def tag(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
-            self._client.set_model_version_tag(model, str(version), f"{TAG}{key}", value)
+            self._ask("set_model_version_tag", model, str(version), f"{TAG}{key}", value)
 
     def set_alias(self, model: str, alias: str, version: int) -> None:
-        self._client.set_registered_model_alias(model, alias, str(version))
+        self._ask("set_registered_model_alias", model, alias, str(version))
 
     def remove_alias(self, model: str, alias: str) -> None:
-        self._client.delete_registered_model_alias(model, alias)
+        self._ask("delete_registered_model_alias", model, alias)
 
     def get(self, model: str, version: int) -> ModelVersion:
         for found in self.versions(model):
@@ -96,11 +132,11 @@ class Registry:
         return self.get(model, int(number))
 
     def models(self) -> list[str]:
-        return sorted(registered.name for registered in _all(self._client.search_registered_models))
+        return sorted(registered.name for registered in self._all("search_registered_models"))
 
     def aliases(self, model: str) -> dict[str, int]:
         """What the registry shows, which is not what counts: see `aliases.Aliases`."""
-        for registered in _all(self._client.search_registered_models):
+        for registered in self._all("search_registered_models"):
             if registered.name == model:
                 return {alias: int(number) for alias, number in registered.aliases.items()}
         return {}
@@ -108,21 +144,20 @@ class Registry:
     def versions(self, model: str | None = None) -> list[ModelVersion]:
         """Every version we registered, by model and number."""
         aliases: dict[tuple[str, int], list[str]] = {}
-        for registered in _all(self._client.search_registered_models):
+        for registered in self._all("search_registered_models"):
             for alias, number in registered.aliases.items():
                 aliases.setdefault((registered.name, int(number)), []).append(alias)
         query = "" if model is None else "name = '{}'".format(model.replace("'", ""))
-        found = [_version(entry, aliases) for entry in _all(self._client.search_model_versions, query)]
+        found = [_version(entry, aliases) for entry in self._all("search_model_versions", query)]
         return sorted((v for v in found if v.model_sha256), key=lambda v: (v.model, v.version))
 
-
-def _all(search: Callable[..., Any], *query: str) -> Iterator[Any]:
-    """Every page of what MLflow finds."""
-    token: str | None = None
-    while token is None or token:
-        page = search(*query, page_token=token)
-        yield from page
-        token = page.token or ""
+    def _all(self, search: str, *query: str) -> Iterator[Any]:
+        """Every page of what MLflow finds."""
+        token: str | None = None
+        while token is None or token:
+            page = self._ask(search, *query, page_token=token)
+            yield from page
+            token = page.token or ""
 
 
 def _version(entry: Any, aliases: Mapping[tuple[str, int], list[str]]) -> ModelVersion:

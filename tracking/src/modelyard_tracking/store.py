@@ -191,6 +191,11 @@ class ArtifactStore:
         self._kept(kind, digest)
         return digest
 
+    def place_of(self, kind: Kind, digest: str) -> str:
+        """Where others find it: its address in the shared store, if there is one, else its path here."""
+        here = self.path(kind, digest)
+        return f"{self.share.address.url.rstrip('/')}/{here.relative_to(self.root)}" if self.share else str(here)
+
     def path(self, kind: Kind, digest: str) -> Path:
         """The place of a thing on this disk, whether it is there or not.
 
