@@ -1,4 +1,4 @@
-"""Where a request can be cut off, for a process that kills itself there."""
+"""Where a request or an approval can be cut off, for a process that kills itself there."""
 
 import warnings
 from collections.abc import Callable
@@ -37,6 +37,12 @@ def _points() -> dict[str, Callable[[Callable[[], object]], None]]:
     from pymongo.collection import Collection
 
     return {
+        "before the answer": _around(Collection, "insert_one", after=False, only="answers"),
+        "after the answer": _around(Collection, "insert_one", after=True, only="answers"),
+        "before the state": _around(Registry, "tag", after=False),
+        "after the state": _around(Registry, "tag", after=True),
+        "before the alias": _around(Registry, "set_alias", after=False),
+        "after the alias": _around(Registry, "set_alias", after=True),
         "before the row": _around(Registry, "add", after=False),
         "after the row": _around(Registry, "add", after=True),
         "before the evidence": _around(Collection, "insert_one", after=False, only="approvals"),
@@ -61,5 +67,7 @@ def evidence_of(model: str, artifacts: Path) -> Evidence:
         (folder / "mlflow").mkdir()
         (folder / "mlflow" / "model.skops").write_bytes(b"weights")
         digest = files.keep_model(folder)
-    bound = {"model_sha256": digest, "commit": "c" * 40, "lock_sha256": "d" * 64, "data": {}}
+    lock = artifacts / "requirements.lock"
+    lock.write_text("numpy==2.0.0\n")
+    bound = {"model_sha256": digest, "commit": "c" * 40, "lock_sha256": files.keep_lock(lock), "data": {}}
     return Evidence({"model": model, "run_id": 1, **bound}, ())

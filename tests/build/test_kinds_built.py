@@ -69,6 +69,8 @@ limitations = "a test"
 metric = {{ name = "score", direction = "max" }}
 endpoint = {{ unit = "u", reward = "r", tolerance = 1e-5 }}
 model = {{ allow_pickle = {allow_pickle} }}
+inputs = {{ "*" = "a number of the test's" }}
+outputs = {{ "*" = "an answer of the test's" }}
 """
 
 

@@ -114,7 +114,7 @@ def test_the_parts_of_the_data_share_no_image_and_are_the_same_on_every_machine(
 def test_the_project_says_all_that_a_sweep_with_checkpoints_needs() -> None:
     project = load_project(PROJECTS, "digits")
     assert project.metric.name == "val_accuracy"
-    assert {"val_accuracy", "val_loss"} == set(project.gates)
+    assert {"val_accuracy", "val_loss", "holdout.accuracy"} == set(project.gates)
     assert project.owner
     assert project.purpose
     assert project.limitations

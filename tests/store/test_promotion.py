@@ -74,10 +74,32 @@ from cut_request import CUTS, approvals, evidence_of
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
-CUTS[{point!r}](die)
-evidence = evidence_of({model!r}, Path({artifacts!r}))
-approvals({url!r}, {database!r}, {artifacts!r}, {registry!r}).request(evidence, "ada")
+mine = approvals({url!r}, {database!r}, {artifacts!r}, {registry!r})
+if {approves!r}:
+    CUTS[{point!r}](die)
+    mine.approve("{model}:1", "bob", "good", alias="champion")
+else:
+    evidence = evidence_of({model!r}, Path({artifacts!r}))
+    CUTS[{point!r}](die)
+    mine.request(evidence, "ada")
 """
+
+
+def cut_off(home: Home, registry: str, model: str, point: str, *, approves: bool) -> None:
+    given = {
+        "tests": str(Path(__file__).parents[1]),
+        "point": point,
+        "url": home.mongo_url,
+        "database": home.database,
+        "artifacts": str(home.artifacts),
+        "registry": registry,
+        "model": model,
+        "approves": approves,
+    }
+    cut = subprocess.run(
+        [sys.executable, "-c", CUT.format(**given)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert cut.returncode == -signal.SIGKILL, cut.stderr
 
 
 @pytest.mark.parametrize(
@@ -89,19 +111,7 @@ def test_a_request_that_is_killed_anywhere_is_the_same_version_when_it_is_made_a
     from cut_request import approvals, evidence_of
 
     model = "m_" + point.replace(" ", "_")
-    given = {
-        "tests": str(Path(__file__).parents[1]),
-        "point": point,
-        "url": home.mongo_url,
-        "database": home.database,
-        "artifacts": str(home.artifacts),
-        "registry": registry_uri,
-        "model": model,
-    }
-    cut = subprocess.run(
-        [sys.executable, "-c", CUT.format(**given)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert cut.returncode == -signal.SIGKILL, cut.stderr
+    cut_off(home, registry_uri, model, point, approves=False)
     mine: Approvals = approvals(home.mongo_url, home.database, str(home.artifacts), registry_uri)
     evidence = evidence_of(model, home.artifacts)
     assert mine.request(evidence, "ada").ref == f"{model}:1"
@@ -110,4 +120,26 @@ def test_a_request_that_is_killed_anywhere_is_the_same_version_when_it_is_made_a
     assert [entry.kind for entry in mine.ledger.entries(subject=f"{model}:1")] == ["request"]
     assert mine.ledger.verify().faults == ()
     assert mine.approve(f"{model}:1", "bob", "good").state == "approved"
+    mine.db.client.close()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [f"{when} the {what}" for what in ("answer", "entry", "state", "alias") for when in ("before", "after")],
+)
+def test_an_approval_that_is_killed_anywhere_is_whole_when_it_is_given_again(
+    home: Home, registry_uri: str, point: str
+) -> None:
+    from cut_request import approvals, evidence_of
+
+    model = "a_" + point.replace(" ", "_")
+    mine: Approvals = approvals(home.mongo_url, home.database, str(home.artifacts), registry_uri)
+    mine.request(evidence_of(model, home.artifacts), "ada")
+    cut_off(home, registry_uri, model, point, approves=True)
+    assert mine.approve(f"{model}:1", "bob", "good", alias="champion").state == "approved"
+    assert [entry.kind for entry in mine.ledger.entries()] == ["request", "approve", "promote"]
+    version = mine.aliases.resolve(f"{model}@champion")
+    assert (version.ref, version.state, mine.require(version).decided_by) == (f"{model}:1", "approved", "bob")
+    assert mine.registry.aliases(model) == {"champion": 1}
+    assert mine.ledger.verify().faults == ()
     mine.db.client.close()
