@@ -16,6 +16,7 @@ from modelyard.mongod import find_mongod
 from modelyard.omniboard import find_node
 from modelyard.settings import Settings
 from modelyard.stack import MIN_FREE_BYTES, Stack
+from modelyard.yard import Yard
 from modelyard_serving.errors import Refused, ServingError
 from modelyard_tracking.origin import git_state
 from modelyard_tracking.project import LOCK, project_names
@@ -172,39 +173,41 @@ def _roles(settings: Settings) -> Diagnosis:
 
 
 def _ledger(settings: Settings) -> Diagnosis:
-    from modelyard.yard import Yard
-    from modelyard_tracking.errors import TrackingError
-
-    if settings.embedded_mongo and not Stack(settings).processes.running():
-        return Diagnosis("ledger", True, "not looked at: the database does not run")
-    yard = Yard(settings)
-    try:
+    def look(yard: Yard) -> Diagnosis:
         found = yard.verify_ledger()
-    except TrackingError as error:
-        return Diagnosis("ledger", False, str(error).partition("\n")[0], "see database")
-    finally:
-        yard.close()
-    if found.faults:
-        return Diagnosis("ledger", False, "; ".join(found.faults), "Look closer:  yard ledger verify")
-    return Diagnosis("ledger", True, f"{found.entries} entries, every hash holds")
+        if found.faults:
+            return Diagnosis("ledger", False, "; ".join(found.faults), "Look closer:  yard ledger verify")
+        return Diagnosis("ledger", True, f"{found.entries} entries, every hash holds")
+
+    return _by_database(settings, "ledger", look)
 
 
 def _registry(settings: Settings) -> Diagnosis:
-    from modelyard.yard import Yard
+    def look(yard: Yard) -> Diagnosis:
+        if faults := yard.approvals.drift():
+            remedy = "The ledger counts. Have it shown:  yard ledger mend"
+            return Diagnosis("registry", False, "; ".join(faults), remedy)
+        return Diagnosis("registry", True, "shows what the ledger says")
+
+    return _by_database(settings, "registry", look)
+
+
+def _by_database(settings: Settings, part: str, look: Callable[[Yard], Diagnosis]) -> Diagnosis:
+    """What `look` finds, or why it could not look."""
+    if settings.embedded_mongo and not Stack(settings).processes.running():
+        return Diagnosis(part, True, "not looked at: the database does not run")
     from modelyard_tracking.errors import TrackingError
 
-    if settings.embedded_mongo and not Stack(settings).processes.running():
-        return Diagnosis("registry", True, "not looked at: the database does not run")
     yard = Yard(settings)
     try:
-        faults = yard.approvals.drift()
+        return look(yard)
     except TrackingError as error:
-        return Diagnosis("registry", False, str(error).partition("\n")[0], "see database")
+        text, _, remedy = str(error).partition("\n")
+        return Diagnosis(part, False, text, remedy)
+    except OperationFailure:
+        return Diagnosis(part, True, "not looked at: not for this user to read")
     finally:
         yard.close()
-    if faults:
-        return Diagnosis("registry", False, "; ".join(faults), "The ledger counts. Have it shown:  yard ledger mend")
-    return Diagnosis("registry", True, "shows what the ledger says")
 
 
 def _shared_store(settings: Settings) -> Diagnosis:
