@@ -255,7 +255,7 @@ def test_a_broken_link_is_named(road: Road, audited: dict, link: str) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "sentence"),
     [
-        (["build", "tumor:9"], 3, "There is no tumor:9."),
+        (["build", "tumor:999"], 3, "There is no tumor:999."),
         (["deploy", "tumor@nosuch"], 3, "tumor has no alias 'nosuch'; it has challenger, champion."),
         (["build", "tumor"], 4, "such as tumor:2"),
         (["promote", "tumor:2", "champion", "--from", "tumor:2"], 4, "tumor@champion is tumor:1 by now, not tumor:2"),
