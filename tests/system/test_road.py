@@ -272,9 +272,9 @@ def test_a_version_that_is_not_there_is_reported(road: Road, args: list[str], co
 
 def test_what_is_live_is_told_from_the_ledger_with_every_digest(road: Road) -> None:
     found = {variant["variant"]: variant for variant in road.json("live")}
-    assert {(name, v["ref"], v["share"], v["holds"]) for name, v in found.items()} == {
-        ("champion", "tumor:1", 0.8, True), ("challenger", "tumor:2", 0.2, True),
-    }  # fmt: skip
+    told = {name: (found[name]["ref"], found[name]["share"]) for name in ("champion", "challenger")}
+    assert told == {"champion": ("tumor:1", 0.8), "challenger": ("tumor:2", 0.2)}
+    assert all(variant["holds"] for variant in found.values())
     first = next(entry for entry in road.json("ledger", "--kind", "deploy") if entry["kind"] == "deploy")
     [then] = road.json("live", "tumor", "--at", first["at"])
     assert (then["variant"], then["ref"], then["share"], then["holds"]) == ("champion", "tumor:1", 1.0, True)
