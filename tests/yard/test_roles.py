@@ -390,13 +390,17 @@ def test_runs_that_an_auditor_exports_are_imported_by_the_scientist_of_another_d
 
 
 def ask(team: Team, approvals: Approvals) -> str:
-    with team.home("scientist").files.new_model() as folder:
+    files = team.home("scientist").files
+    with files.new_model() as folder:
         (folder / "mlflow").mkdir()
         (folder / "mlflow" / "model.skops").write_bytes(b"weights")
-        digest = team.home("scientist").files.keep_model(folder)
+        digest = files.keep_model(folder)
+    lock = files.root / "requirements.lock"
+    lock.write_text("numpy==2.0.0\n")
     facts = {
         "run_id": 1, "model": "churn", "model_sha256": digest, "commit": "c" * 40, "dirty": False,
-        "lock_sha256": "l" * 64, "data": {}, "gates": [], "card": {},
+        "lock_sha256": files.keep_lock(lock), "data": {}, "gates": [], "python": "3.11",
+        "card": {"owner": "ann", "purpose": "a test", "limitations": "a test"},
     }  # fmt: skip
     return approvals.request(Evidence(facts, ()), "ann").ref
 
