@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import gridfs
+import psutil
 import pytest
 
 from modelyard_tracking.recording import upload
-from modelyard_tracking.recording.spool import RunFolder, RunWriter, Spool
+from modelyard_tracking.recording.spool import RunFolder, RunWriter, Spool, try_lock
 from modelyard_tracking.recording.upload import RunUpload, insert_run, mark_died, prepare, take_id
-from modelyard_tracking.recording.uploader import upload_all
+from modelyard_tracking.recording.uploader import LOCK, ensure_uploader, stop_uploader, upload_all
 from modelyard_tracking.runs import RunStore
 
 
@@ -73,6 +74,16 @@ def test_a_live_run_is_uploaded_piece_by_piece(home, ready) -> None:
     assert ready.runs.find_one()["info"]["modelyard"]["metrics"]["loss"]["points"] == 5
     finish(writer)
     assert upload.step() is True
+
+
+def test_an_uploader_can_be_stopped_from_the_moment_it_is_started(home) -> None:
+    ensure_uploader(home)
+    lock = home.spool / LOCK
+    uploader = psutil.Process(int(lock.read_text()))
+    stop_uploader(home.spool)
+    assert psutil.wait_procs([uploader], timeout=20)[1] == []
+    with try_lock(lock) as free:
+        assert free
 
 
 def test_a_second_uploader_takes_over_in_the_middle_without_a_gap_or_a_double(home, ready) -> None:

@@ -41,7 +41,7 @@ def ensure_uploader(home: "Home") -> None:
     with try_lock(home.spool / LOCK, fcntl.LOCK_SH) as nobody:
         if not nobody:
             return
-    # It forks, and the first process ends at once. The address goes through a pipe: it may hold a password.
+    # It forks; the first process ends when the lock is held. The address goes through a pipe: it may hold a password.
     command = [sys.executable, "-P", "-m", "modelyard_tracking.recording.uploader"]
     try:
         with (home.spool / "uploader.log").open("ab") as out:
@@ -177,20 +177,24 @@ def _age_s(path: Path) -> float:
 
 
 def main() -> None:
+    """Started in the folder of the spool. Who started it goes on once the lock is held: then it can be stopped."""
     order = json.loads(sys.stdin.buffer.read())
-    if os.fork():
-        os._exit(0)
+    for _ in range(5):  # somebody may hold the lock just to see whether an uploader runs
+        with try_lock(Path(LOCK)) as alone:
+            if alone:
+                if child := os.fork():  # the lock is the child's, too
+                    Path(LOCK).write_text(str(child))
+                    os._exit(0)
+                _upload(order)
+                return
+        time.sleep(0.1)
+
+
+def _upload(order: dict[str, Any]) -> None:
     from modelyard_tracking.store import Home
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    home = Home.from_json(order)
-    for _ in range(5):  # somebody may hold the lock just to see whether an uploader runs
-        with try_lock(home.spool / LOCK) as alone:
-            if alone:
-                (home.spool / LOCK).write_text(str(os.getpid()))
-                _Uploader(home).run()
-                return
-        time.sleep(0.1)
+    _Uploader(Home.from_json(order)).run()
 
 
 if __name__ == "__main__":
