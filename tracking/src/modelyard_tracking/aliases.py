@@ -97,8 +97,8 @@ class Aliases:
     def drift(self) -> Iterator[str]:
         """Where the registry shows something else than the ledger says; a sentence each."""
         said = self.of()
-        models = self.registry.models()
-        shown = {f"{name}@{alias}": number for name in models for alias, number in self.registry.aliases(name).items()}
+        models = self.registry.shown().items()
+        shown = {f"{model}@{alias}": number for model, named in models for alias, number in named.items()}
         for name in sorted(said.keys() | shown.keys()):
             if said.get(name) != shown.get(name):
                 model = name.partition("@")[0]

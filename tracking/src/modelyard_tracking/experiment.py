@@ -149,9 +149,9 @@ class Experiment(sacred.Experiment):  # type: ignore[misc]
                 self.observers.remove(self._observer)
                 self._observer.close()
                 self._observer = None
-                if folder.exists and (self._conductor is None or self._conductor.waits_for_upload):
-                    self._deliver(folder)
                 if self._conductor is None or self._conductor.waits_for_upload:
+                    if folder.exists:
+                        self._deliver(folder)
                     self._share(home)
 
     def _create_run(self, *args: Any, **kwargs: Any) -> Run:

@@ -131,24 +131,22 @@ class Registry:
             raise Refused(f"{ref!r} names no model version. Write MODEL:NUMBER or MODEL@ALIAS, such as tumor:2.")
         return self.get(model, int(number))
 
+    def shown(self) -> dict[str, dict[str, int]]:
+        """Every model, and its aliases as the registry shows them, which is not what counts: see `aliases.Aliases`."""
+        found = self._all("search_registered_models")
+        return {model.name: {alias: int(number) for alias, number in model.aliases.items()} for model in found}
+
     def models(self) -> list[str]:
-        return sorted(registered.name for registered in self._all("search_registered_models"))
+        return sorted(self.shown())
 
     def aliases(self, model: str) -> dict[str, int]:
-        """What the registry shows, which is not what counts: see `aliases.Aliases`."""
-        for registered in self._all("search_registered_models"):
-            if registered.name == model:
-                return {alias: int(number) for alias, number in registered.aliases.items()}
-        return {}
+        return self.shown().get(model, {})
 
     def versions(self, model: str | None = None) -> list[ModelVersion]:
         """Every version we registered, by model and number."""
-        aliases: dict[tuple[str, int], list[str]] = {}
-        for registered in self._all("search_registered_models"):
-            for alias, number in registered.aliases.items():
-                aliases.setdefault((registered.name, int(number)), []).append(alias)
+        shown = self.shown()
         query = "" if model is None else "name = '{}'".format(model.replace("'", ""))
-        found = [_version(entry, aliases) for entry in self._all("search_model_versions", query)]
+        found = [_version(entry, shown.get(entry.name, {})) for entry in self._all("search_model_versions", query)]
         return sorted((v for v in found if v.model_sha256), key=lambda v: (v.model, v.version))
 
     def _all(self, search: str, *query: str) -> Iterator[Any]:
@@ -160,7 +158,7 @@ class Registry:
             token = page.token or ""
 
 
-def _version(entry: Any, aliases: Mapping[tuple[str, int], list[str]]) -> ModelVersion:
+def _version(entry: Any, aliases: Mapping[str, int]) -> ModelVersion:
     tags = {key.removeprefix(TAG): value for key, value in entry.tags.items() if key.startswith(TAG)}
     number = int(entry.version)
     return ModelVersion(
@@ -169,7 +167,7 @@ def _version(entry: Any, aliases: Mapping[tuple[str, int], list[str]]) -> ModelV
         run_id=int(tags.get("run_id", -1)),
         model_sha256=tags.get("model_sha256", ""),
         state=tags.get("state", ""),
-        aliases=tuple(sorted(aliases.get((entry.name, number), ()))),
+        aliases=tuple(sorted(alias for alias, named in aliases.items() if named == number)),
         source=entry.source,
         created_at=datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC),
         tags=tags,

@@ -48,12 +48,12 @@ def live(yard: "Yard", at: datetime | None = None, endpoint: str | None = None) 
     if endpoint is not None and endpoint not in states:
         when = f"at {at:%Y-%m-%d %H:%M:%S}" if at else "now"
         raise NotFound(f"{endpoint} has nothing live {when}. What was when:  yard ledger --of {endpoint}")
-    found = []
+    found, chain = [], yard.verify_ledger()
     for name, variants in states.items():
         if endpoint not in (None, name):
             continue
         for variant, (said, since) in sorted(variants.items()):
-            links = Walk(yard, said["ref"], said["model_sha256"], said["bento_sha256"], at).links()
+            links = Walk(yard, said["ref"], said["model_sha256"], said["bento_sha256"], at, chain).links()
             if at is None:
                 links.insert(0, _in_force(yard, name, variant, said))
             who = (since.at, since.by, since.reason, since.number)

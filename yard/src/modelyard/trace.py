@@ -11,6 +11,7 @@ from modelyard_serving.errors import NotFound
 from modelyard_serving.manifest import Manifest
 from modelyard_serving.model_files import digest_of
 from modelyard_tracking.digests import check_folder, file_sha256
+from modelyard_tracking.ledger import Verification
 from modelyard_tracking.origin import has_commit
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def trace(yard: "Yard", prediction_id: str) -> Trace:
         )
     links = [_link("prediction", lambda: (_said_of(record), ""))]
     ref = f"{record['model']}:{record['version']}"
-    walk = Walk(yard, ref, record["model_sha256"], record["bento_sha256"], record["at"])
+    walk = Walk(yard, ref, record["model_sha256"], record["bento_sha256"], record["at"], yard.verify_ledger())
     return Trace(prediction_id, (*links, *walk.links()))
 
 
@@ -73,14 +74,24 @@ class Walk:
 
     Args:
         at: when it was served; what was said about it later breaks nothing. None: now.
+        chain: what the ledger was found to be, once for all walks.
     """
 
-    def __init__(self, yard: "Yard", ref: str, model_sha256: str, bento_sha256: str, at: datetime | None) -> None:
+    def __init__(
+        self,
+        yard: "Yard",
+        ref: str,
+        model_sha256: str,
+        bento_sha256: str,
+        at: datetime | None,
+        chain: Verification,
+    ) -> None:
         self.yard = yard
         self.ref = ref
         self.model_sha256 = model_sha256
         self.bento_sha256 = bento_sha256
         self.at = at
+        self.chain = chain
         self.facts: dict[str, Any] = {}
 
     def links(self) -> list[Link]:
@@ -133,13 +144,12 @@ class Walk:
         return said, approval.evidence_sha256
 
     def ledger(self) -> tuple[str, str]:
-        found = self.yard.verify_ledger()
-        if found.faults:
-            raise _Broken("; ".join(found.faults))
+        if self.chain.faults:
+            raise _Broken("; ".join(self.chain.faults))
         approval = self.yard.approvals.get(self.ref, self.at)
-        if approval.ledger_entry is None or found.head is None:
+        if approval.ledger_entry is None or self.chain.head is None:
             raise _Broken("it is empty")
-        return f"entry {approval.ledger_entry.number} of {found.entries}", approval.ledger_entry.sha256
+        return f"entry {approval.ledger_entry.number} of {self.chain.entries}", approval.ledger_entry.sha256
 
     def model(self) -> tuple[str, str]:
         folder = self.yard.settings.tracking_home.files.model(self.model_sha256)

@@ -1,12 +1,12 @@
 """A scikit-learn estimator, written by skops: data, and names of types that the runtime's own list must hold."""
 
 import importlib.metadata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelyard_tracking.kinds.servable import classes_of, methods_of
+from modelyard_tracking.kinds.servable import Predictor
 
 
 def untrusted_types(model: Any, trusted_types: Collection[str]) -> list[str]:
@@ -21,26 +21,11 @@ def untrusted_types(model: Any, trusted_types: Collection[str]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimator:
+class Estimator(Predictor):
     """An estimator whose types the runtime loads."""
 
-    model: Any
     trusted_types: Collection[str]
     kind: str = "sklearn"
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return methods_of(self.model)
-
-    @property
-    def classes(self) -> list[Any]:
-        return classes_of(self.model)
-
-    def fitted(self, inputs: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-        return list(inputs)
-
-    def answer(self, examples: Any, method: str) -> Any:
-        return getattr(self.model, method)(examples)
 
     def write(self, folder: Path, signature: Any) -> None:
         import mlflow.sklearn

@@ -1,37 +1,22 @@
 """A model in a pickle, which can hold anything and runs it when it is loaded: only where a project says so."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from modelyard_tracking.kinds.servable import classes_of, methods_of
+from modelyard_tracking.kinds.servable import Predictor
 
 
 @dataclass(frozen=True, slots=True)
-class Pickled:
+class Pickled(Predictor):
     """An object with the methods, and the folder of the project whose modules travel inside the pickle."""
 
-    model: Any
     project: Path
     kind: str = "pickle"
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return methods_of(self.model)
-
-    @property
-    def classes(self) -> list[Any]:
-        return classes_of(self.model)
-
-    def fitted(self, inputs: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-        return list(inputs)
-
-    def answer(self, examples: Any, method: str) -> Any:
-        return getattr(self.model, method)(examples)
 
     def write(self, folder: Path, signature: Any) -> None:
         import cloudpickle

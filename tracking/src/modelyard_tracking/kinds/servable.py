@@ -1,6 +1,7 @@
 """What a kind of model offers to `saving.write_model`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,27 @@ class Servable(Protocol):
 
     def write(self, folder: Path, signature: Any) -> None:
         """Write it in MLflow's format; `folder` does not exist yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """What an object with scikit-learn's methods offers, however it is written."""
+
+    model: Any
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return methods_of(self.model)
+
+    @property
+    def classes(self) -> list[Any]:
+        return classes_of(self.model)
+
+    def fitted(self, inputs: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+        return list(inputs)
+
+    def answer(self, examples: Any, method: str) -> Any:
+        return getattr(self.model, method)(examples)
 
 
 def methods_of(model: Any) -> tuple[str, ...]:
