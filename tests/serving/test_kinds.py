@@ -22,13 +22,13 @@ from starlette.applications import Starlette
 
 from modelyard_build.checks.golden import first_difference
 from modelyard_serving.errors import Refused
-from modelyard_serving.manifest import METHODS, Column, Manifest
+from modelyard_serving.manifest import METHODS
 from modelyard_serving.runtime.app import create_app, start
-from modelyard_serving.runtime.model import TRUSTED_TYPES, Model
-from modelyard_tracking.digests import write_index
+from modelyard_serving.runtime.model import Model
 from modelyard_tracking.errors import Refused as NotSaved
 from modelyard_tracking.layout import check_layout
-from modelyard_tracking.saving import Golden, write_model
+from modelyard_tracking.saving import Golden
+from packed import pack
 
 RNG = np.random.default_rng(7)
 ROWS = 60
@@ -54,19 +54,6 @@ class Own(ClassifierMixin, BaseEstimator):
 
     def predict(self, x: pd.DataFrame) -> Any:
         return np.where(x.select_dtypes("number").sum(axis=1) > 0, "yes", "no")
-
-
-def pack(folder: Path, model: Any, examples: pd.DataFrame, **more: Any) -> Manifest:
-    """A folder as the build makes it: the model and its manifest."""
-    schema = write_model(folder / "model", model, examples, TRUSTED_TYPES, **more)
-    manifest = Manifest(
-        model="m", version=1, run_id=1, experiment="m", commit="", dirty=False,
-        model_sha256=write_index(folder / "model"), data_sha256=(), lock_sha256="", evidence_sha256="",
-        approved_by="me", python="3.11", inputs=tuple(Column(**column) for column in schema["inputs"]),
-        methods=tuple(schema["methods"]), classes=tuple(schema["classes"]), kind=schema["kind"],
-    )  # fmt: skip
-    (folder / "manifest.json").write_bytes(manifest.to_json())
-    return manifest
 
 
 @pytest.fixture

@@ -1,30 +1,28 @@
-"""The doors of the image: one ASGI app over one model. Each door parses, asks the model, records, answers."""
+"""The addresses of the image: one ASGI app over one model, and the doors that lead to it."""
 
-import logging
 import os
-import time
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from hmac import compare_digest
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from modelyard_serving.manifest import Manifest
 from modelyard_serving.runtime.audit import AuditLog, Shipper
-from modelyard_serving.runtime.model import BadAnswer, Model
-from modelyard_serving.runtime.rows import BadRequest, parse_rows, to_table
+from modelyard_serving.runtime.doors import invocations, native, oip
+from modelyard_serving.runtime.doors.door import Door, Reply
+from modelyard_serving.runtime.metrics import CONTENT_TYPE_LATEST, Metrics
+from modelyard_serving.runtime.model import Model
+from modelyard_serving.runtime.plane import Plane
+from modelyard_serving.runtime.rows import BadRequest
 
-log = logging.getLogger(__name__)
-
-MAX_BODY_BYTES = 10 * 2**20
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,26 @@ class RuntimeSettings:
 
 def create_app(folder: Path) -> Starlette:
     """The app for the bento in `folder`. Nothing is loaded before `start` is called on it."""
+    model = "/v2/models/{name}"
+    exact = f"{model}/versions/{{version}}"
     app = Starlette(
-        routes=[Route("/predict", _predict, methods=["POST"]), Route("/provenance", _provenance)],
-        exception_handlers={HTTPException: _refused},
+        routes=[
+            Route("/predict", _asks(native), methods=["POST"]),
+            Route("/invocations", _asks(invocations), methods=["POST"]),
+            Route(f"{model}/infer", _asks(oip), methods=["POST"]),
+            Route(f"{exact}/infer", _asks(oip), methods=["POST"]),
+            Route("/v2", _always(Reply.of(oip.describe_server()))),
+            Route("/v2/health/live", _always(Reply.of({"live": True}))),  # who answers at all has loaded its model
+            Route("/v2/health/ready", _always(Reply.of({"ready": True}))),
+            *(Route(address, _says(oip.describe)) for address in (model, exact)),
+            *(Route(f"{address}/ready", _says(oip.describe_readiness)) for address in (model, exact)),
+            Route("/v2/{rest:path}", _nothing_here, methods=["GET", "POST"]),  # BentoML's own 404 has another shape
+            *(Route(address, _always(Reply(b"\n"))) for address in ("/ping", "/health")),
+            Route("/version", _always(Reply(version("modelyard-serving").encode(), "text/plain"))),
+            Route("/metrics", _metrics),
+            Route("/provenance", _provenance),
+        ],
+        exception_handlers={HTTPException: _refused, BadRequest: _refused},
     )
     app.state.folder = folder
     return app
@@ -60,99 +75,59 @@ def create_app(folder: Path) -> Starlette:
 def start(app: Starlette) -> None:
     """Verify and load the model, open the audit log, start the shipper. Called once per worker."""
     settings = RuntimeSettings.from_env(os.environ)
-    app.state.model = Model.load(app.state.folder)
-    app.state.settings = settings
-    app.state.audit = AuditLog(settings.audit_folder) if settings.audit_folder else None
+    model, metrics = Model.load(app.state.folder), Metrics()
+    app.state.plane = Plane(
+        replace(model, ask=metrics.counted(model.ask)),
+        metrics,
+        AuditLog(settings.audit_folder) if settings.audit_folder else None,
+        settings.gateway_secret,
+        settings.bento_sha256,
+    )
     if settings.audit_folder and settings.console_url:
         Shipper(settings.audit_folder, settings.console_url, settings.gateway_secret or "").start()
 
 
-async def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette passes it
-    """Starlette's own refusals (no such address, wrong method) in the shape of ours."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    return _json(status, {"error": str(getattr(error, "detail", error))})
+def _asks(door: Door) -> Handler:
+    async def ask(request: Request) -> Response:
+        plane: Plane = request.app.state.plane
+        return await plane.answer(door, request)
+
+    return ask
+
+
+def _always(reply: Reply) -> Handler:
+    async def say(request: Request) -> Response:  # noqa: ARG001 - Starlette passes it
+        return _response(reply)
+
+    return say
+
+
+def _says(what: Callable[[Manifest, Mapping[str, str]], dict[str, Any]]) -> Handler:
+    async def say(request: Request) -> Response:
+        return _response(Reply.of(what(request.app.state.plane.model.manifest, request.path_params)))
+
+    return say
+
+
+async def _metrics(request: Request) -> Response:
+    return _response(Reply(request.app.state.plane.metrics.page(), CONTENT_TYPE_LATEST))
 
 
 async def _provenance(request: Request) -> Response:
-    return Response(request.app.state.model.manifest.to_json(), media_type="application/json")
+    return _response(Reply(request.app.state.plane.model.manifest.to_json()))
 
 
-async def _predict(request: Request) -> Response:
-    started = time.perf_counter()
-    state, headers = request.app.state, request.headers
-    secret = state.settings.gateway_secret
-    if secret is not None and not compare_digest(headers.get("x-gateway-secret", "").encode(), secret.encode()):
-        return _json(403, {"error": "this model answers only through its gateway"})
-    manifest = state.model.manifest
-    prediction_id = uuid.uuid4().hex
-    rows: list[Any] | None = None
-    answers: dict[str, list[Any]] = {}
-    status, fault = 200, {}
-    try:
-        rows = parse_rows(await _body(request))
-        answers = state.model.answer(to_table(rows, manifest.inputs))
-    except BadRequest as error:
-        status, fault = 400, {"error": str(error), "faults": error.faults}
-    except _TooLarge:
-        status, fault = 413, {"error": f"the body is larger than {MAX_BODY_BYTES} bytes: send fewer rows per request"}
-    except BadAnswer as error:
-        log.error("bad answer: %s", error)
-        status, fault = 500, {"error": f"the model's answer was refused: {error}"}
-    except Exception:  # the model is the scientist's code: whatever it raises is recorded and answered
-        log.exception("the model raised")
-        status, fault = 500, {"error": "the model failed on these rows; the failure is in the log and the audit"}
-    record = {
-        "_id": prediction_id,
-        "at": datetime.now(UTC).isoformat(),
-        "caller": headers.get("x-caller"),
-        "key": headers.get("x-key-id"),
-        "unit": headers.get("x-unit-id"),
-        "assigned_by": headers.get("x-assigned-by"),
-        "bucket": int(headers["x-bucket"]) if headers.get("x-bucket", "").isdigit() else None,
-        "endpoint": headers.get("x-endpoint"),
-        "variant": headers.get("x-variant"),
-        "model": manifest.model,
-        "version": manifest.version,
-        "model_sha256": manifest.model_sha256,
-        "bento_sha256": state.settings.bento_sha256,
-        "status": status,
-        "latency_ms": round((time.perf_counter() - started) * 1000, 3),
-        "inputs": rows,
-        "outputs": answers or None,
-        "error": fault.get("error"),
-    }
-    if state.audit is not None:
-        try:
-            state.audit.append(record)
-        except (OSError, TypeError) as error:
-            log.error("an answer was withheld: its audit record could not be written: %s", error)
-            status, fault = 503, {"error": "the audit record could not be written, so the answer is withheld"}
-    content = fault or {
-        "prediction_id": prediction_id,
-        "model": manifest.model,
-        "version": manifest.version,
-        **answers,
-        **({"classes": manifest.classes} if manifest.classes else {}),
-    }
-    response = _json(status, content)
-    response.headers["x-prediction-id"] = prediction_id
-    response.headers["x-model-version"] = str(manifest.version)
-    response.headers["x-model-digest"] = f"sha256:{manifest.model_sha256}"
-    return response
+async def _nothing_here(request: Request) -> Response:
+    raise BadRequest(f"nothing answers a {request.method} of {request.url.path[:80]!r}", status=404)
 
 
-class _TooLarge(Exception):
-    pass
+async def _refused(request: Request, error: Exception) -> Response:
+    """What is refused before the data plane (no such address, wrong method), in the shape of the door it was for."""
+    status = error.status_code if isinstance(error, HTTPException) else getattr(error, "status", 500)
+    path = request.url.path
+    door: Door = invocations if path == "/invocations" else oip if path.startswith("/v2") else native
+    return _response(door.refuse(status, str(getattr(error, "detail", error))), status)
 
 
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _TooLarge
-    return body
-
-
-def _json(status: int, content: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
+def _response(reply: Reply, status: int = 200) -> Response:
+    return Response(reply.content, status, media_type=reply.media_type)

@@ -5,6 +5,8 @@ finite. The model never sees anything else.
 """
 
 from collections.abc import Sequence
+from heapq import nsmallest
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -20,24 +22,39 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class BadRequest(Exception):
-    """The request cannot be answered; `faults` says why, each with its place."""
+    """The request cannot be answered; `faults` says why, each with its place. `status` is HTTP's, a 4xx."""
 
-    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, faults: Sequence[str] = (), status: int = 400) -> None:
         super().__init__(message)
         self.faults = list(faults)
+        self.status = status
+
+
+def parse_json(body: bytes) -> Any:
+    """What a body says. NaN, Infinity and 1e999 are not JSON.
+
+    Raises:
+        BadRequest: it is no JSON, or nested deeper than 1024.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from error
+
+
+def check_count(rows: int) -> None:
+    """Raise BadRequest unless one request may hold so many rows."""
+    if not 1 <= rows <= MAX_ROWS:
+        raise BadRequest(f"send between 1 and {MAX_ROWS} rows, not {rows}")
 
 
 def parse_rows(body: bytes) -> list[Any]:
-    """The rows of `{"rows": [...]}` or of a bare list of records. NaN, Infinity and 1e999 are not JSON."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not valid JSON: {error}") from error
+    """The rows of `{"rows": [...]}` or of a bare list of records."""
+    document = parse_json(body)
     rows = document.get("rows") if isinstance(document, dict) and set(document) == {"rows"} else document
     if not isinstance(rows, list):
         raise BadRequest('send {"rows": [{"column": value, ...}, ...]}, or a list of such records')
-    if not 1 <= len(rows) <= MAX_ROWS:
-        raise BadRequest(f"send between 1 and {MAX_ROWS} rows, not {len(rows)}")
+    check_count(len(rows))
     return rows
 
 
@@ -55,8 +72,10 @@ def to_table(rows: Sequence[Any], columns: Sequence[Column]) -> pd.DataFrame:
         if not isinstance(row, dict):
             faults.append(f"rows[{number}]: expected an object of columns, got {_kind(row)}")
             continue
-        faults += [f"rows[{number}]: column {name!r} is missing" for name in names - row.keys()]
-        faults += [f"rows[{number}]: column {name!r} is unknown" for name in row.keys() - names]
+        if row.keys() != names:
+            missing, unknown = (nsmallest(MAX_FAULTS, which) for which in (names - row.keys(), row.keys() - names))
+            faults += [f"rows[{number}]: column {name!r} is missing" for name in missing]
+            faults += [f"rows[{number}]: column {name!r} is unknown" for name in unknown]
         for column in columns:
             if column.name in row and not _fits(row[column.name], column.dtype):
                 faults.append(
@@ -86,8 +105,8 @@ _PANDAS: dict[str, Any] = {name: name for name in DTYPES}
 def _fits(value: Any, dtype: str) -> bool:
     if dtype == "bool" or isinstance(value, bool):
         return dtype == "bool" and isinstance(value, bool)
-    if dtype == "float64":  # orjson turns integers beyond 64 bits into floats and refuses infinities
-        return isinstance(value, int | float)
+    if dtype == "float64":
+        return isinstance(value, int) or (isinstance(value, float) and isfinite(value))
     if dtype == "float32":  # beyond it lies infinity
         return isinstance(value, int | float) and abs(value) <= _FLOAT32_MAX
     if dtype == "int64":
