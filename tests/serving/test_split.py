@@ -54,7 +54,12 @@ def test_a_variant_with_no_share_owns_nothing() -> None:
     assert BucketTable.of({"a": 50, "b": 50}).reweighted({"a": 100, "b": 0}).shares() == {"a": 1.0}
 
 
-@pytest.mark.parametrize("runs", [(), ((10_001, "a"),), ((500, "a"),), ((600, "a"), (500, "b"), (10_000, "a"))])
+def test_a_table_without_runs_is_nobodys_until_it_gets_shares() -> None:
+    assert BucketTable(()).shares() == {}
+    assert BucketTable(()).reweighted({"a": 80, "b": 20}).shares() == {"a": 0.8, "b": 0.2}
+
+
+@pytest.mark.parametrize("runs", [((10_001, "a"),), ((500, "a"),), ((600, "a"), (500, "b"), (10_000, "a"))])
 def test_a_table_that_does_not_cover_the_buckets_is_no_table(runs: tuple[tuple[int, str], ...]) -> None:
     with pytest.raises(ValueError, match="must rise and end"):
         BucketTable(runs)

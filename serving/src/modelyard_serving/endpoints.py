@@ -13,6 +13,8 @@ from pymongo.errors import DuplicateKeyError
 from modelyard_serving.errors import NotFound, Refused
 from modelyard_serving.split import BucketTable
 
+STAGING = "staging"  # the variant that is tried before a version answers anybody
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
@@ -37,15 +39,19 @@ class Endpoint:
     salt: str
     variants: Mapping[str, str]  # variant -> deployment name
     table: BucketTable
-    default: str  # answers requests that name no unit
+    default: str  # answers requests that name no unit; empty as long as nobody answers
 
     @classmethod
     def first(cls, name: str, variant: str, deployment: str) -> Self:
-        return cls(name, f"{name}/1/", {variant: deployment}, BucketTable.of({variant: 1.0}), variant)
+        return cls(name, f"{name}/1/", {}, BucketTable(()), "").with_variant(variant, deployment)
 
     def with_variant(self, variant: str, deployment: str) -> Self:
-        """The same endpoint with a variant added or replaced; nobody's traffic moves."""
-        return replace(self, variants={**self.variants, variant: deployment})
+        """The same endpoint with a variant added or replaced; nobody's traffic moves.
+
+        The first one gets all of the traffic, unless it is there to be tried.
+        """
+        added = replace(self, variants={**self.variants, variant: deployment})
+        return added if self.table.runs or variant == STAGING else added.split({variant: 1.0})
 
     def split(self, shares: Mapping[str, float]) -> Self:
         """The same endpoint with other shares.
@@ -61,7 +67,8 @@ class Endpoint:
                 )
         if min(shares.values()) < 0 or sum(shares.values()) <= 0:
             raise Refused(f"shares must not be negative and not all zero, got {dict(shares)}.")
-        return replace(self, table=self.table.reweighted(shares))
+        default = self.default or max(shares, key=lambda variant: shares[variant])
+        return replace(self, table=self.table.reweighted(shares), default=default)
 
 
 @dataclass(frozen=True, slots=True)

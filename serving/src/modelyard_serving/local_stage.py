@@ -3,14 +3,18 @@
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 
 import httpx
 
 from modelyard_serving.endpoints import Deployment
 from modelyard_serving.errors import Unavailable
 from modelyard_serving.processes import Process, Processes
+
+_PORTS = range(20_000, 30_000)  # below the ephemeral ones: a port is kept while its process is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class LocalStage:
         self.processes.ensure(self.process(deployment))
 
     def process(self, deployment: Deployment) -> Process:
-        env = serving_env(self.home) | {
+        env = serving_env(self.home, Path(deployment.environment)) | {
             "YARD_AUDIT_DIR": str(self.home / "audit" / deployment.name),
             "YARD_CONSOLE_URL": self.console_url,
             "YARD_GATEWAY_SECRET_FILE": str(self.secret_file),
@@ -65,25 +69,30 @@ class LocalStage:
             time.sleep(0.1)
 
 
-def serve_command(environment: Path, bento: Path, port: int) -> list[str]:
-    """How a bento is served, in the checks and in the stage alike: by `bentoml serve`, in its own environment."""
+def serve_command(environment: Path, bento: Path, port: int, host: str = "127.0.0.1") -> list[str]:
+    """How a bento is served, in checks, stage and image alike: by `bentoml serve`, in its own environment."""
     python = str(environment / "bin" / "python")
-    return [python, "-m", "bentoml", "serve", str(bento), "--host", "127.0.0.1", "--port", str(port)]
+    return [python, "-m", "bentoml", "serve", str(bento), "--host", host, "--port", str(port)]
 
 
-def serving_env(home: Path) -> dict[str, str]:
-    """The environment variables every served bento gets."""
+def serving_env(home: Path, environment: Path) -> dict[str, str]:
+    """The environment variables every bento gets that is served on this machine."""
     return {
         "BENTOML_HOME": str(home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",  # only "True" switches BentoML's telemetry off, 1 does not
-        "PYTHONDONTWRITEBYTECODE": "1",  # nothing may be written into the bento: its digest is checked
+        "PYTHONPYCACHEPREFIX": str(environment / "bytecode"),  # not beside the source: the bento's digest is checked
         "PATH": os.environ.get("PATH", os.defpath),
     }
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on now, and that no outgoing connection will be given.
+
+    Raises:
+        Unavailable: all that were tried are taken.
+    """
+    for port in SystemRandom().sample(_PORTS, 100):  # not `random`, which a training seeds: two would choose the same
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Unavailable(f"100 ports between {_PORTS.start} and {_PORTS.stop} are taken. See by what:  ss -ltnp")

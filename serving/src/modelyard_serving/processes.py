@@ -5,13 +5,11 @@ whole group. It is a daemon of its own, so what it keeps alive outlives the comm
 """
 
 import configparser
-import hashlib
 import http.client
 import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
@@ -24,6 +22,7 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from modelyard_serving.errors import NotFound, Refused, Unavailable
+from modelyard_serving.sockets import socket_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Processes:
         self._home = home
         self._programs = home / "supervisor" / "programs"
         self.logs = home / "logs"
-        self._socket = _socket_path(home)
+        self._socket = socket_path(home / "supervisor" / "control.sock")
 
     def start_supervisor(self) -> None:
         """Start supervisord unless it runs. It starts with no program: what should run is written down elsewhere."""
@@ -247,15 +246,6 @@ def _quoted(value: str) -> str:
         raise Refused(f"{value!r} has both kinds of quotes, which supervisord cannot pass on; choose another path.")
     quote = "'" if '"' in value else '"'
     return quote + _escape(value) + quote
-
-
-def _socket_path(home: Path) -> Path:
-    """Inside `.yard` where that fits; a socket's path may have 107 characters, and supervisord adds its pid."""
-    path = home / "supervisor" / "control.sock"
-    if len(str(path)) < 90:
-        return path
-    short = hashlib.sha256(str(home).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"modelyard-{os.getuid()}-{short}" / "control.sock"
 
 
 def _alive(pid: int) -> bool:

@@ -25,13 +25,13 @@ def bucket(salt: str, unit: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BucketTable:
-    """Who owns which buckets, as runs: (first bucket after the run, variant), in order."""
+    """Who owns which buckets, as runs: (first bucket after the run, variant), in order. No runs: nobody answers."""
 
     runs: tuple[tuple[int, str], ...]
 
     def __post_init__(self) -> None:
         ends = [end for end, _ in self.runs]
-        if not ends or ends != sorted(set(ends)) or ends[0] < 1 or ends[-1] != BUCKETS:
+        if ends and (ends != sorted(set(ends)) or ends[0] < 1 or ends[-1] != BUCKETS):
             raise ValueError(f"bucket runs must rise and end at {BUCKETS}: {self.runs}")
 
     @classmethod
@@ -49,6 +49,8 @@ class BucketTable:
 
     def reweighted(self, shares: Mapping[str, float]) -> Self:
         """The same table with new shares, moving the least number of buckets that gives them."""
+        if not self.runs:
+            return type(self).of(shares)
         wanted = _counts(shares)
         owners: list[str | None] = []
         kept: Counter[str] = Counter()

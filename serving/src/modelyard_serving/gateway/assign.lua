@@ -57,6 +57,7 @@ function envoy_on_request(handle)
     headers:add("x-assigned-by", "version")
     return
   end
+  if #runs == 0 then return refuse(handle, 503, "no version of " .. endpoint .. " answers yet") end
   local unit = headers:get("x-unit-id")
   if not unit or unit == "" then
     headers:add("x-assigned-by", "no-unit")

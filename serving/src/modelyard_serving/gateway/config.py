@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard_serving.endpoints import Deployment, Endpoint
+from modelyard_serving.sockets import socket_path
 
 Json = dict[str, Any]
 LUA = "envoy.filters.http.lua"
@@ -37,6 +38,11 @@ class Gateway:
     deployments: Sequence[Deployment]
 
 
+def admin_socket(folder: Path) -> Path:
+    """Where Envoy is asked what it runs with."""
+    return socket_path(folder / "admin.sock")
+
+
 def bootstrap(folder: Path) -> Json:
     """What Envoy starts from: where to watch, and an admin door that is a file only its owner opens."""
 
@@ -48,7 +54,7 @@ def bootstrap(folder: Path) -> Json:
 
     return {
         "node": {"id": "gateway", "cluster": "modelyard"},
-        "admin": {"address": {"pipe": {"path": str(folder / "admin.sock"), "mode": 0o600}}},
+        "admin": {"address": {"pipe": {"path": str(admin_socket(folder)), "mode": 0o600}}},
         "dynamic_resources": {"cds_config": watched("cds.json"), "lds_config": watched("lds.json")},
     }
 
@@ -126,7 +132,7 @@ def _endpoint_routes(gateway: Gateway, endpoint: Endpoint) -> list[Json]:
         for variant, deployment in sorted(endpoint.variants.items()):
             routes.append(_route(address, deployment, rule, door=door, variant=variant))
         # Without a variant nothing is routed: this one is only met before the Lua filter has chosen.
-        routes.append(_route(address, endpoint.variants[endpoint.default], rule, door=door))
+        routes.append(_route(address, min(endpoint.variants.values()), rule, door=door))
         for exactly in (d for d in gateway.deployments if d.model == endpoint.name):
             exact = f"/v1/endpoints/{endpoint.name}/versions/{exactly.version}/{door}"
             exact_rule = {**_rule(gateway, f"predict:{endpoint.name}"), "endpoint": endpoint.name}

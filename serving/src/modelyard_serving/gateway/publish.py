@@ -8,14 +8,15 @@ from typing import Any
 import httpx
 
 from modelyard_serving.errors import Unavailable
-from modelyard_serving.gateway.config import Gateway, bootstrap, resources
+from modelyard_serving.gateway.config import Gateway, admin_socket, bootstrap, resources
 
 WATCHED = ("cds.json", "lds.json", "rds.json")
 
 
 def publish(gateway: Gateway, folder: Path) -> None:
     """Write what Envoy watches. Files that would not change are left alone."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for needed in (folder, admin_socket(folder).parent):
+        needed.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name, document in {"bootstrap.json": bootstrap(folder), **resources(gateway, folder)}.items():
         text = json.dumps(document, indent=1, sort_keys=True)
         target = folder / name
@@ -35,7 +36,7 @@ def wait_until_applied(folder: Path, timeout_s: float = 15) -> None:
     """
     wanted = {json.loads((folder / name).read_text())["version_info"] for name in WATCHED}
     deadline = time.monotonic() + timeout_s
-    socket = folder / "admin.sock"
+    socket = admin_socket(folder)
     transport = httpx.HTTPTransport(uds=str(socket))
     why = "it does not answer"
     with httpx.Client(transport=transport, base_url="http://envoy", timeout=5) as admin:
