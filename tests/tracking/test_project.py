@@ -50,6 +50,37 @@ def test_all_faults_of_the_file_are_reported_at_once(tmp_path: Path) -> None:
         assert f"  {place}: " in str(caught.value)
 
 
+def test_an_endpoint_says_its_budget_and_what_it_breaks_with(tmp_path: Path) -> None:
+    _write(tmp_path, GOOD + 'p99_ms = 50\nmemory_mb = 300.5\nbreaks = "wine:3"\n')
+    endpoint = load_project(tmp_path, "wine").endpoint
+    assert (endpoint.p99_ms, endpoint.memory_mb, endpoint.breaks) == (50.0, 300.5, "wine:3")
+
+
+def test_an_endpoint_that_says_nothing_of_it_has_a_budget_and_breaks_with_nobody(tmp_path: Path) -> None:
+    _write(tmp_path, GOOD)
+    endpoint = load_project(tmp_path, "wine").endpoint
+    assert (endpoint.p99_ms, endpoint.memory_mb, endpoint.breaks) == (200.0, 1024.0, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("p99_ms = 0", "endpoint.p99_ms: "),
+        ("p99_ms = inf", "endpoint.p99_ms: "),
+        ('memory_mb = "1 GB"', "endpoint.memory_mb: "),
+        ('breaks = "3"', "endpoint.breaks: name the version that it breaks with, such as tumor:3, not '3'"),
+        ('breaks = "wine:0"', "endpoint.breaks: name the version"),
+        ('breaks = "wine:latest"', "endpoint.breaks: name the version"),
+        ('breaks = "beer:3"', "endpoint: breaks: name a version of wine, not of beer: "),
+    ],
+)
+def test_an_endpoints_setting_that_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
+    _write(tmp_path, GOOD + line + "\n")
+    with pytest.raises(Refused) as caught:
+        load_project(tmp_path, "wine")
+    assert f"  {said}" in str(caught.value)
+
+
 def test_a_file_that_is_not_toml_is_said_to_be_none(tmp_path: Path) -> None:
     _write(tmp_path, "name = ")
     with pytest.raises(Refused, match="not valid TOML"):

@@ -100,8 +100,11 @@ def train(home: Home, db) -> Callable[..., Run]:
 
 
 @pytest.fixture
-def again(home: Home, tmp_path: Path) -> Callable[..., Reproduction]:
+def again(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Reproduction]:
     """Reproduce a run; also sees to it that the user's checkout is as it was, and no worktree is left."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
 
     def no_environment(lock: Path) -> Path:
         raise AssertionError(f"{lock} fits this environment; none should be made")
@@ -115,7 +118,7 @@ def again(home: Home, tmp_path: Path) -> Callable[..., Reproduction]:
         finally:
             assert state() == before
             assert len(git(repository, "worktree", "list").splitlines()) == 1
-            assert not list(Path(tempfile.gettempdir()).glob("yard-*/yard-*/projects/small"))
+            assert not list(scratch.glob("yard-*"))
 
     return run
 

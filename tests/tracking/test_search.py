@@ -196,7 +196,8 @@ def local_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+        options = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
+        ray.init(address="local", num_cpus=2, **options)
         yield
         ray.shutdown()
 

@@ -29,14 +29,22 @@ class Aliases:
             NotFound: there is no such version or alias.
             Refused: the text is neither.
         """
-        model, at, alias = ref.partition("@")
+        return self.registry.resolve(self.ref(ref))
+
+    def ref(self, name: str) -> str:
+        """`tumor:2` for `tumor@champion`, by the ledger alone; anything else as it is.
+
+        Raises:
+            NotFound: there is no such alias.
+        """
+        model, at, alias = name.partition("@")
         if not at:
-            return self.registry.resolve(ref)
+            return name
         version = self.current(model, alias)
         if version is None:
             there = ", ".join(sorted(self.of(model))) or "none"
             raise NotFound(f"{model} has no alias {alias!r}; it has {there}. See what there is:  yard models")
-        return self.registry.get(model, version)
+        return f"{model}:{version}"
 
     def current(self, model: str, alias: str) -> int | None:
         """The version that an alias points at."""

@@ -18,7 +18,7 @@ from modelyard_tracking.digests import check_folder
 from modelyard_tracking.errors import NotFound, Refused
 from modelyard_tracking.evidence import Evidence, evidence_sha256
 from modelyard_tracking.ledger import Head, Ledger, Stands
-from modelyard_tracking.registry import ModelVersion, Registry
+from modelyard_tracking.registry import ModelVersion, Registry, split_ref
 from modelyard_tracking.store import ArtifactStore
 
 STATES = {"request": "requested", "approve": "approved", "reject": "rejected", "withdraw": "withdrawn"}
@@ -266,6 +266,22 @@ class Approvals:
                 raise Refused(f"No approver said entry {entry.number} of the ledger, {entry.kind} of {version.ref}.")
         check_folder(self.files.model(version.model_sha256), version.model_sha256)
         return approval
+
+    def version(self, ref: str) -> ModelVersion:
+        """A version as it was put forward: what MLflow's registry says of it by now is not asked.
+
+        Raises:
+            NotFound: nobody asked for its approval.
+            Refused: the text is no such name.
+        """
+        model, number = split_ref(ref)
+        try:
+            approval = self.get(ref)
+        except NotFound as error:
+            raise NotFound(f"There is no {ref}. See which there are:  yard models") from error
+        facts = approval.evidence
+        run_id, sha256, at = facts["run_id"], facts["model_sha256"], approval.requested_at
+        return ModelVersion(model, number, run_id, sha256, approval.state, (), "", at, {})
 
     def require(self, version: ModelVersion, at: datetime | None = None) -> Approval:
         """The verified approval of a version that may be used, now or at a time.

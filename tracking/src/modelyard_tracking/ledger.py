@@ -19,7 +19,7 @@ from pymongo.errors import DuplicateKeyError
 from modelyard_tracking.digests import text_sha256
 from modelyard_tracking.errors import Unavailable
 
-KINDS = ("request", "approve", "reject", "withdraw", "promote", "build", "deploy", "split", "retire")
+KINDS = ("request", "approve", "reject", "withdraw", "promote", "build", "push", "deploy", "split", "retire")
 START = "0" * 64  # what the first entry names as the one before
 TRIES = 200  # against other writers
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
 from modelyard_tracking.evaluation import Evaluation
 
@@ -119,6 +118,8 @@ def _has_fractions(evaluation: Evaluation) -> bool:
 
 def _roc_auc(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """The share of pairs of a positive and another row that stand in the right order; a tie is half (Mann, Whitney)."""
+    from scipy.stats import rankdata  # when it is used: a second of every command otherwise
+
     ranks = rankdata(prediction, axis=-1)
     positives = truth.sum(-1)
     others = truth.shape[-1] - positives

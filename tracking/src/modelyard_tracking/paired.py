@@ -8,7 +8,6 @@ was (as pROC does), so that no draw lacks one. It speaks of other rows of the sa
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from modelyard_tracking.digests import text_sha256
 from modelyard_tracking.evaluation import Evaluation
@@ -62,6 +61,8 @@ def difference(measure: Measure, candidate: Evaluation, other: Evaluation, confi
 
     resamples = max(MIN_RESAMPLES, min(RESAMPLES, MAX_CELLS // rows))
     seed = int(text_sha256(f"{candidate.sha256} {other.sha256}".encode())[:16], 16)
+    from scipy.stats import bootstrap
+
     found = bootstrap(
         strata,
         better,

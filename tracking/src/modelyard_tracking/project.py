@@ -5,13 +5,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from modelyard_tracking.errors import NotFound, Refused
 
 LOCK = "requirements.lock"
 REQUIREMENTS = "requirements.in"
+NAME = r"[a-z][a-z0-9_]{0,40}"  # of a project and its model: it becomes part of addresses and tags
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -113,6 +114,16 @@ class EndpointContract(_Table):
     unit: Text  # who or what `x-unit-id` names
     reward: Text  # what the feedback means
     tolerance: Annotated[float, Field(ge=0)] = 1e-9  # relative; how far a served number may be from the trained one
+    p99_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 200.0  # the slowest but 1 % of requests for one row
+    memory_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1024.0  # what the served model may hold
+    breaks: str = ""  # such as tumor:3, with whose signature, and with that of those before, this one breaks
+
+    @field_validator("breaks")
+    @classmethod
+    def _names_a_version(cls, breaks: str) -> str:
+        if breaks and not re.fullmatch(r"[a-z][a-z0-9_]*:[1-9][0-9]{0,8}", breaks):
+            raise _fault(f"name the version that it breaks with, such as tumor:3, not {breaks!r}")
+        return breaks
 
 
 class SweepPlan(_Table):
@@ -167,6 +178,14 @@ class ModelPlan(_Table):
     allow_pickle: bool = False  # for what neither skops nor ONNX can hold; loading a pickle runs code
 
 
+class BuildPlan(_Table):
+    """What an image may be made of."""
+
+    licenses_denied: list[Text] | None = None  # patterns of SPDX ids, such as "GPL-*"; unsaid: the build's own list
+    image_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 500.0  # beyond the base image
+    licenses_allowed_for: dict[Text, Text] = {}  # a package -> the reason why it may be there all the same
+
+
 class Project(_Table):
     """Everything `project.toml` says, and where it lies."""
 
@@ -184,14 +203,23 @@ class Project(_Table):
     slices: SlicePlan | None = None
     endpoint: EndpointContract
     model: ModelPlan = ModelPlan()
+    build: BuildPlan = BuildPlan()
     sweep: SweepPlan = SweepPlan()
 
     @field_validator("name")
     @classmethod
     def _plain(cls, name: str) -> str:
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
+        if not re.fullmatch(NAME, name):
             raise ValueError("use lower-case letters, digits and _ only: it becomes part of addresses and tags")
         return name
+
+    @field_validator("endpoint")
+    @classmethod
+    def _breaks_with_its_own(cls, endpoint: EndpointContract, info: ValidationInfo) -> EndpointContract:
+        name, broken = info.data.get("name"), endpoint.breaks.rpartition(":")[0]
+        if name and broken and broken != name:
+            raise _fault(f"breaks: name a version of {name}, not of {broken}: who calls {name} would see the break")
+        return endpoint
 
     @field_validator("gates")
     @classmethod

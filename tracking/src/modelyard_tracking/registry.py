@@ -126,10 +126,7 @@ class Registry:
             NotFound: no such version.
             Refused: the text is no such name.
         """
-        model, _, number = ref.partition(":")
-        if not number.isdigit():
-            raise Refused(f"{ref!r} names no model version. Write MODEL:NUMBER or MODEL@ALIAS, such as tumor:2.")
-        return self.get(model, int(number))
+        return self.get(*split_ref(ref))
 
     def shown(self) -> dict[str, dict[str, int]]:
         """Every model, and its aliases as the registry shows them, which is not what counts: see `aliases.Aliases`."""
@@ -156,6 +153,18 @@ class Registry:
             page = self._ask(search, *query, page_token=token)
             yield from page
             token = page.token or ""
+
+
+def split_ref(ref: str) -> tuple[str, int]:
+    """Model and number of `tumor:2`.
+
+    Raises:
+        Refused: the text is no such name.
+    """
+    model, _, number = ref.partition(":")
+    if not number.isdigit():
+        raise Refused(f"{ref!r} names no model version. Write MODEL:NUMBER or MODEL@ALIAS, such as tumor:2.")
+    return model, int(number)
 
 
 def _version(entry: Any, aliases: Mapping[str, int]) -> ModelVersion:

@@ -36,7 +36,9 @@ def ray_session(
         Refused: its workers could not reach MongoDB.
     """
     _environment()
-    options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    # "local": without it, Ray would join whatever was started on this machine with `ray start`.
+    options: dict[str, Any] = {"address": "local", "num_cpus": cpus}
+    options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     if address is not None:
         _check_reach(address, home)
         _check_answers(address)
