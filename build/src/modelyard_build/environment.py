@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 
 import uv
 
 from modelyard_build.errors import Refused, Unavailable
+from modelyard_build.locks.wheelhouse import offline
 
 
 def serving_wheel(folder: Path) -> Path:
@@ -36,12 +37,15 @@ def serving_wheel(folder: Path) -> Path:
     return wheel
 
 
-def make_environment(lock: Path, wheel: Path, python: str, root: Path) -> Path:
+def make_environment(lock: Path, wheel: Path, python: str, root: Path, wheelhouse: Path | None = None) -> Path:
     """The environment of `lock` plus `wheel`, below `root`; made once per content.
+
+    It has no bytecode yet: what serves from it keeps that of what it imports in its folder `bytecode`.
 
     Args:
         lock: hashed requirements; installed as they are, nothing is resolved.
         python: version of the interpreter, such as 3.11.
+        wheelhouse: a folder that holds every wheel of the lock, to be taken instead of any index.
 
     Raises:
         Refused: the lock lacks something that the runtime needs.
@@ -49,11 +53,13 @@ def make_environment(lock: Path, wheel: Path, python: str, root: Path) -> Path:
     """
 
     def finish(folder: Path) -> None:
-        _uv("pip", "install", *_into(folder), "--no-deps", str(wheel))
+        _uv("pip", "install", *_into(folder), *options, "--no-deps", str(wheel))
         _check_complete(folder, lock)
 
+    options = offline(wheelhouse) if wheelhouse else []
+
     name = hashlib.sha256(lock.read_bytes() + wheel.read_bytes() + python.encode()).hexdigest()[:16]
-    return _made_once(root / name, lock, python, finish)
+    return _made_once(root / name, lock, python, finish, options)
 
 
 def make_training_environment(lock: Path, root: Path) -> Path:
@@ -73,10 +79,13 @@ def make_training_environment(lock: Path, root: Path) -> Path:
 
     name = hashlib.sha256(lock.read_bytes() + f"{here}\0{sys.version}".encode()).hexdigest()[:16]
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    return _made_once(root / f"training-{name}", lock, python, finish) / "bin" / "python"
+    made = _made_once(root / f"training-{name}", lock, python, finish, ("--compile-bytecode",))
+    return made / "bin" / "python"
 
 
-def _made_once(folder: Path, lock: Path, python: str, finish: Callable[[Path], None]) -> Path:
+def _made_once(
+    folder: Path, lock: Path, python: str, finish: Callable[[Path], None], options: Sequence[str] = ()
+) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)  # two at once make it once
@@ -84,14 +93,14 @@ def _made_once(folder: Path, lock: Path, python: str, finish: Callable[[Path], N
         if not complete.exists():
             interpreter = sys.executable if f"{sys.version_info[0]}.{sys.version_info[1]}" == python else python
             _uv("venv", "--clear", "--quiet", "--python", interpreter, str(folder))
-            _uv("pip", "install", *_into(folder), "--require-hashes", "--requirements", str(lock))
+            _uv("pip", "install", *_into(folder), *options, "--require-hashes", "--requirements", str(lock))
             finish(folder)
         complete.touch()  # also one that is used again: it looks young to `yard gc`
     return folder
 
 
 def _into(folder: Path) -> list[str]:
-    return ["--python", str(folder / "bin" / "python"), "--compile-bytecode", "--quiet"]
+    return ["--python", str(folder / "bin" / "python"), "--quiet"]
 
 
 def _check_complete(folder: Path, lock: Path) -> None:
