@@ -1,1 +1,1 @@
-"""The checks a bento must pass. Each is one small file with one function from (bento, subject) to a finding."""
+"""The checks a bento must pass. Each is one small file with one function, `check(served, subject)`, to a finding."""
