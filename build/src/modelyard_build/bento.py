@@ -1,17 +1,22 @@
 """Package: model, lock, serving wheel and manifest become a bento. The service in it is always ours."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from modelyard_build.errors import Unavailable
 from modelyard_serving.manifest import Manifest
 from modelyard_serving.model_files import digest_of
 
+# BentoML's own metrics are off: it keeps those of all bentos of a machine in one folder, which the next one to start
+# empties, and has a label for whatever path was asked. /metrics is the runtime's.
 _SERVICE = '''\
 """Made by `yard build` for {ref}. Not to be edited: a changed bento has another digest and is not deployed."""
 
@@ -28,6 +33,7 @@ app = create_app(Path(__file__).parent)
     name="{model}",
     workers=1,
     traffic={{"timeout": 30}},
+    metrics={{"enabled": False}},
 )
 @bentoml.asgi_app(app, path="/")
 class Service:
@@ -51,6 +57,9 @@ docker:
 """
 
 
+_MADE_AT = re.compile(r"^creation_time: .*$", re.MULTILINE)
+
+
 @dataclass(frozen=True, slots=True)
 class Bento:
     """A packaged bento: its tag, its folder, and the digest of everything in it."""
@@ -60,8 +69,21 @@ class Bento:
     sha256: str
 
 
-def package(manifest: Manifest, model: Path, lock: Path, wheel: Path, bentoml_home: Path, inputs_sha256: str) -> Bento:
+def package(
+    manifest: Manifest,
+    model: Path,
+    lock: Path,
+    wheel: Path,
+    papers: Mapping[str, bytes],
+    at: datetime,
+    bentoml_home: Path,
+    inputs_sha256: str,
+) -> Bento:
     """Put the parts into a bento. Its version carries the digest of its inputs: other inputs, another bento.
+
+    Args:
+        papers: what is told about the model, such as its bill of materials, by file name.
+        at: stands in it as the time when it was made, so that the same parts give the same bento.
 
     Raises:
         Unavailable: BentoML failed; its own words are in the text.
@@ -77,6 +99,8 @@ def package(manifest: Manifest, model: Path, lock: Path, wheel: Path, bentoml_ho
         (context / "wheels").mkdir()
         shutil.copy(wheel, context / "wheels")
         (context / "manifest.json").write_bytes(manifest.to_json())
+        for name, content in papers.items():
+            (context / name).write_bytes(content)
         ref = f"{manifest.model}:{manifest.version}"
         (context / "service.py").write_text(_SERVICE.format(ref=ref, model=manifest.model))
         (context / "bentofile.yaml").write_text(
@@ -104,4 +128,6 @@ def package(manifest: Manifest, model: Path, lock: Path, wheel: Path, bentoml_ho
         )
     if done.returncode or not folder.is_dir():
         raise Unavailable(f"bentoml build failed:\n{(done.stderr or done.stdout).strip()[-2000:]}")
+    described = folder / "bento.yaml"
+    described.write_text(_MADE_AT.sub(f"creation_time: '{at.isoformat()}'", described.read_text()))
     return Bento(f"{manifest.model}:{version}", folder, digest_of(folder))

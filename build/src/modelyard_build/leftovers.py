@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 from pymongo.database import Database
 
+from modelyard_build.builds import report_names
 from modelyard_tracking.storing.sweeper import Item, size_and_time
 
 
@@ -21,7 +22,7 @@ def items(home: Path) -> Iterator[Item]:
         yield _item(home, kind, folder, running, partial(_remove_environment, folder))
     for folder in sorted((home / "bentoml" / "bentos").glob("*/*/")):
         yield _item(home, "bento", folder, running, partial(shutil.rmtree, folder))
-    for file in sorted((home / "reports").glob("*.json")):
+    for file in sorted((home / "reports").glob("*")):
         yield _item(home, "report", file, running, file.unlink)
 
 
@@ -34,7 +35,7 @@ def wanted(db: "Database[dict[str, Any]]") -> Mapping[str, str]:
             for key in ("environment", "bento_path"):
                 found[str(document.get(key))] = by
             if "report" in document:
-                found[f"{str(document['ref']).replace(':', '-')}.json"] = by
+                found |= dict.fromkeys(report_names(str(document["ref"])), by)
     return found
 
 

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
+import psutil
 
 from modelyard_build.errors import Refused
 from modelyard_serving.local_stage import free_port, serve_command, serving_env
@@ -18,10 +20,11 @@ from modelyard_serving.local_stage import free_port, serve_command, serving_env
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running bento; `http` asks it without a gateway."""
+    """A model that answers; `http` asks it without a gateway."""
 
     http: httpx.Client
     started_in_s: float
+    memory_mb: Callable[[], float]  # what it holds now; a million bytes each
 
 
 @contextmanager
@@ -35,24 +38,53 @@ def serve(bento: Path, environment: Path, home: Path, timeout_s: float = 60) -> 
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             serve_command(environment, bento, port),
-            env=serving_env(home),
+            env=serving_env(home, environment),
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
             cwd="/",
             start_new_session=True,
         )
+
+        def tail() -> str:
+            log.seek(0)
+            return "\n".join(log.read().splitlines()[-12:])
+
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                while not _ready(client):
-                    if process.poll() is not None or time.monotonic() - started > timeout_s:
-                        log.seek(0)
-                        tail = "\n".join(log.read().splitlines()[-12:])
-                        raise Refused(f"The bento {bento.parent.name}:{bento.name} does not come up:\n{tail}")
-                    time.sleep(0.1)
-                yield Served(client, time.monotonic() - started)
+                what = f"The bento {bento.parent.name}:{bento.name}"
+                wait_until_ready(client, lambda: process.poll() is not None, tail, what, timeout_s)
+                yield Served(client, time.monotonic() - started, partial(tree_memory_mb, process.pid))
         finally:
             _stop(process)
+
+
+def wait_until_ready(
+    client: httpx.Client, over: Callable[[], bool], tail: Callable[[], str], what: str, timeout_s: float
+) -> None:
+    """Wait until a model answers.
+
+    Args:
+        over: whether what should answer has ended.
+        tail: the last lines of its log.
+
+    Raises:
+        Refused: it has ended, or the time is up.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not _ready(client):
+        if over() or time.monotonic() > deadline:
+            raise Refused(f"{what} does not come up:\n{tail()}")
+        time.sleep(0.1)
+
+
+def tree_memory_mb(pid: int) -> float:
+    """The resident memory of a process and of all that it started."""
+    total, root = 0, psutil.Process(pid)
+    for process in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total / 1e6
 
 
 def _ready(client: httpx.Client) -> bool:
