@@ -1,11 +1,15 @@
 """Runs as they are looked at in a notebook, over a real database."""
 
+import shutil
+from pathlib import Path
+
 import matplotlib as mpl
 import pytest
 
 import modelyard
 from modelyard_tracking.experiment import Experiment
 from modelyard_tracking.store import Home
+from places import PROJECTS
 
 mpl.use("Agg")
 
@@ -81,3 +85,16 @@ def test_a_comparison_is_shown_as_html_with_what_differs_and_nothing_is_run_as_h
     assert "<b>bold</b>" not in modelyard.run(1)._repr_html_()
     assert "run 1 of churn" in modelyard.run(1)._repr_html_()
     assert "differences" in repr(modelyard.compare(1, 2))
+
+
+def test_a_project_is_checked_in_one_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(PROJECTS / "tumor", tmp_path / "projects" / "tumor")
+    monkeypatch.setenv("YARD_PROJECTS", str(tmp_path / "projects"))
+    assert modelyard.check("tumor").passed
+    file = tmp_path / "projects" / "tumor" / "project.toml"
+    file.write_text(file.read_text().replace("Cytology group <cytology@example.org>", ""))
+    found = modelyard.check("tumor")
+    assert not found.passed
+    assert "leaves owner blank\n    Fill it in:" in repr(found)
+    assert "tumor is not ready to be trained" in found._repr_html_()
+    assert list(found.table().query("not passed and severity == 'error'")["check"]) == ["card"]

@@ -1,6 +1,7 @@
 """Modelyard: from a notebook to an A/B-tested endpoint, every prediction traceable.
 
     from modelyard import Experiment                    # in train.py
+    modelyard.check("tumor")                            # what is wrong with a project, before it is trained
     modelyard.runs("tumor").table()                     # in a notebook: a DataFrame
     modelyard.run(7).plot("val_auc")                    # a curve
     modelyard.compare(7, 9)                             # what differs
@@ -13,12 +14,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modelyard.notebook import ComparisonView, RunList, RunView
+    from modelyard.notebook import CheckView, ComparisonView, RunList, RunView
     from modelyard.yard import Yard
     from modelyard_serving.client import Client
     from modelyard_tracking.experiment import Experiment as _Experiment
 
-__all__ = ["Client", "Experiment", "compare", "open", "run", "runs"]
+__all__ = ["Client", "Experiment", "check", "compare", "open", "run", "runs"]
 
 
 def Experiment(name: str) -> "_Experiment":
@@ -36,6 +37,13 @@ def open() -> "Yard":
     from modelyard.yard import Yard
 
     return Yard(read_settings())
+
+
+def check(project: str) -> "CheckView":
+    """Everything that can be known of a project before it is trained, as `yard check` says it."""
+    from modelyard.notebook import CheckView
+
+    return CheckView(project, _opened().check(project))
 
 
 def runs(

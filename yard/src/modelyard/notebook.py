@@ -1,4 +1,4 @@
-"""Runs in a notebook: `modelyard.runs("churn").table()`, `run.plot("val.auc")`, `modelyard.compare(7, 9)`.
+"""In a notebook: `modelyard.check("churn")`, `modelyard.runs("churn").table()`, `run.plot("val.auc")`.
 
 Thin: what is shown comes from the same places as in the commands. pandas and matplotlib are imported when first used.
 """
@@ -14,6 +14,8 @@ from modelyard_tracking.runs import Run, RunStore
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from modelyard_build.checks.finding import Finding
 
 
 class RunView:
@@ -148,6 +150,49 @@ class ComparisonView:
         diff = f"<details><summary>code diff</summary><pre>{escape(comparison.diff)}</pre></details>"
         note = f"<p>{escape(comparison.diff_note)}</p>" if comparison.diff_note else ""
         return table + (diff if comparison.diff else "") + note
+
+
+class CheckView:
+    """What is right and what is wrong with a project; the findings are in `.findings`."""
+
+    def __init__(self, project: str, findings: "Sequence[Finding]") -> None:
+        self.project = project
+        self.findings = findings
+
+    @property
+    def passed(self) -> bool:
+        """Is there nothing but warnings to be said against it?"""
+        from modelyard_build.ahead.examine import passed
+
+        return passed(self.findings)
+
+    def __repr__(self) -> str:
+        wrong = [f"  {f.check}: {f.message}\n    {f.remedy}" for f in self.findings if not f.passed]
+        return "\n".join([f"<check of {self.project}: {'passed' if self.passed else 'not ready'}>", *wrong])
+
+    def table(self) -> "pd.DataFrame":
+        """One row a finding."""
+        import pandas as pd
+
+        columns = ["check", "passed", "severity", "message", "remedy", "seconds"]
+        return pd.DataFrame([[getattr(f, name) for name in columns] for f in self.findings], columns=columns)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(_html_finding(finding) for finding in self.findings)
+        said = "ready to be trained" if self.passed else "not ready to be trained"
+        return f"<b>{escape(self.project)} is {said}</b><table style='text-align:left'>{rows}</table>"
+
+
+def _html_finding(finding: "Finding") -> str:
+    mark, colour = _MARKS["passed" if finding.passed else finding.severity]
+    remedy = f"<br><i>{escape(finding.remedy)}</i>" if finding.remedy and not finding.passed else ""
+    return (
+        f"<tr><td style='color:{colour}'>{mark}</td><td><b>{escape(finding.check)}</b></td>"
+        f"<td style='text-align:left'>{escape(finding.message)}{remedy}</td></tr>"
+    )
+
+
+_MARKS = {"passed": ("✓", "green"), "warning": ("!", "darkorange"), "error": ("✗", "crimson")}
 
 
 def _html_row(difference: Difference) -> str:
