@@ -209,3 +209,13 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "yard demo" in done.stdout
+
+
+def test_a_command_that_computes_nothing_waits_for_no_library_that_does() -> None:
+    script = (
+        "import sys, modelyard.yard\n"
+        "heavy = {'scipy', 'pandas', 'mlflow', 'ray', 'sacred', 'bentoml', 'sklearn'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -72,7 +72,7 @@ def kept(home: Home, db, tmp_path: Path) -> dict[str, str]:
     for name in ("1-a", "1-b"):
         (tmp_path / "bentoml" / "bentos" / "tumor" / name).mkdir(parents=True)
     (tmp_path / "reports").mkdir()
-    for name in ("tumor-1.json", "tumor-2.json"):
+    for name in ("tumor-1.json", "tumor-1-image.xml", "tumor-2.json"):
         (tmp_path / "reports" / name).write_text("{}")
     build = {
         "_id": "b" * 64,
@@ -98,7 +98,7 @@ def test_a_dry_run_says_what_would_go_and_why_and_removes_nothing(gc: Run, kept:
         done = gc("--dry-run", "--json")
         assert done.returncode == 0, done.stderr
         assert names(done) == GOING | {kept["unused"]}
-        assert names(done, goes=False) == {"0a", "1-a", "tumor-1.json", kept["used"]}
+        assert names(done, goes=False) == {"0a", "1-a", "tumor-1.json", "tumor-1-image.xml", kept["used"]}
         why = {Path(entry["name"]).name: entry["why"] for entry in json.loads(done.stdout)["found"]}
         assert why[kept["used"]] == "run 1 refers to it"
         assert why["0a"] == "build tumor:1 refers to it"

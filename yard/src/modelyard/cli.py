@@ -8,7 +8,19 @@ import sys
 
 import typer
 
-from modelyard.commands import ledger, models, reproducing, roles, runs, serving, stack, store, terminal, training
+from modelyard.commands import (
+    ledger,
+    models,
+    projects,
+    reproducing,
+    roles,
+    runs,
+    serving,
+    stack,
+    store,
+    terminal,
+    training,
+)
 
 app = typer.Typer(
     name="yard",
@@ -21,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (stack, training, runs, reproducing, store, models, serving, ledger, roles):
+for group in (stack, projects, training, runs, reproducing, store, models, serving, ledger, roles):
     app.add_typer(group.app)
 
 

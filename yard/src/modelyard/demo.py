@@ -12,12 +12,14 @@ from threading import Event
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 
 from modelyard import tables
 from modelyard.evidence_view import catalog_table
 from modelyard.progress import bar, sweep_progress
 from modelyard.trace import trace
 from modelyard.yard import Yard
+from modelyard_build.steps import Until
 from modelyard_serving.client import Client, Prediction
 from modelyard_tracking.sweeping.sweep import run_sweep
 
@@ -72,9 +74,8 @@ def _demo(yard: Yard, units: int, console: Console, out: Console, stays: bool) -
     console.print(catalog_table(yard.catalog(PROJECT)))
     for alias, ref in refs.items():
         with _step(console, f"build {ref}: bento, served as packaged, golden rows replayed") as say:
-            build = yard.build(ref, say)
-        for finding in build.report["findings"]:
-            console.print(f"    [green]✓[/] {finding['check']}: {finding['message']}")
+            build = yard.build(ref, Until.BENTO, say)
+        console.print(Padding(tables.findings_table(build.report["findings"]), (0, 0, 0, 4)))
         with _step(console, f"deploy {ref} as {alias}"):
             yard.deploy(f"{PROJECT}@{alias}")
     _retire_earlier(yard, refs.values())

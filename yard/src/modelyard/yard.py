@@ -3,6 +3,7 @@
 What builds and deploys is imported by the methods that do: listing runs does not wait for it.
 """
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -41,7 +42,10 @@ from modelyard_tracking.versus import Side, Versus, versus
 if TYPE_CHECKING:
     from modelyard.mongo_users import Change, User
     from modelyard.stack import Stack
-    from modelyard_build.build import Build, Builder
+    from modelyard_build.build import Builder
+    from modelyard_build.builds import Build
+    from modelyard_build.checks.finding import Finding
+    from modelyard_build.steps import Until
     from modelyard_serving.local_stage import LocalStage
     from modelyard_tracking.moving.bundle import Exported
     from modelyard_tracking.moving.unbundle import Imported
@@ -97,7 +101,10 @@ class Yard:
     def builder(self) -> "Builder":
         from modelyard_build.build import Builder
 
-        return Builder(self.db, self.approvals, self.settings.home, self.settings.user)
+        settings = self.settings
+        return Builder(
+            self.db, self.approvals, settings.home, settings.user, settings.signing_keys, settings.wheelhouse
+        )
 
     @property
     def endpoints(self) -> EndpointStore:
@@ -109,6 +116,28 @@ class Yard:
 
     def project(self, name: str) -> Project:
         return load_project(self.settings.projects, name)
+
+    def check(self, project: str) -> "tuple[Finding, ...]":
+        """Everything that can be known of a project before it is trained; nothing of it is run."""
+        from modelyard_build.ahead.examine import examine
+
+        return examine(self.settings.projects, project)
+
+    def wheelhouse(self, project: str, folder: Path) -> int:
+        """Fetch every wheel that builds of a project install, for machines without a package index; gives how many
+        there are."""
+        from modelyard_build.locks.locking import servable_parts
+        from modelyard_build.locks.wheelhouse import fill
+        from modelyard_tracking.origin import python_version
+
+        found = self.project(project)
+        parts = servable_parts(found.lock.read_text(), with_pickle=found.model.allow_pickle)
+        with tempfile.TemporaryDirectory(prefix="yard-wheels-") as scratch:
+            for number, part in enumerate(parts):
+                file = Path(scratch) / f"{number}.lock"
+                file.write_text(part)
+                fill(file, folder, python_version())
+        return len(list(folder.glob("*.whl")))
 
     # training
 
@@ -342,10 +371,73 @@ class Yard:
 
     # build and deploy
 
-    def build(self, ref: str, say: Say = lambda _: None) -> "Build":
+    def build(self, ref: str, until: "Until | None" = None, say: Say = lambda _: None) -> "Build":
+        """Make an approved version into a bento, an image, and an image in a registry, each checked as it will serve.
+
+        What was made and checked before, of the same inputs, is not made again.
+
+        Args:
+            until: how far; by default as far as there is a docker engine and a registry: `ended` says what is missing.
+
+        Raises:
+            Refused: it is not approved, something was changed, or a check said no.
+            Unavailable: `until` asks for more than can be had here.
+        """
+        from modelyard_build.errors import Unavailable as BuildUnavailable
+        from modelyard_build.images.builder import ImageBuilder, ImageSettings
+        from modelyard_build.images.engine import Engine
+        from modelyard_build.steps import Steps, Until
+
         self._need("update", "builds")
-        version = self.resolve(ref)
-        return self.builder.build(version, self.project(version.model), say)
+        settings, builder, steps = self.settings, self.builder, Steps(say)
+        version = self.approvals.version(self.approvals.aliases.ref(ref))
+        project = self.project(version.model)
+        build = builder.unchanged(version, project, steps)
+        if build is None:
+            build = builder.build(self.resolve(version.ref), project, steps)
+        ended = ""
+        try:
+            if until != Until.BENTO:
+                wanted = ImageSettings(settings.base_image, settings.images, settings.images_login)
+                ledger = self.approvals.ledger
+                images = ImageBuilder(builder.store, ledger, Engine.connect(), wanted, settings.user)
+                made = build
+                build = images.make(made, lambda: builder.subject(made, version, project), self._source(version), steps)
+                if until != Until.IMAGE:
+                    build = images.push(build, steps)
+        except BuildUnavailable as error:
+            if until is not None:
+                raise
+            ended = str(error)
+        if head := head_of(build.image.ledger if build.image else build.ledger):
+            self._note(head)
+        return replace(build, seconds=steps.seconds, ended=ended)
+
+    def smoke(self, ref: str) -> "tuple[Finding, ...]":
+        """Ask a deployed version, as the gateway does, what its build asked it; callers' traffic does not change.
+
+        Raises:
+            NotFound: it is not deployed.
+        """
+        import httpx
+
+        from modelyard_build.checks.running import SMOKE, run_checks
+        from modelyard_build.served import Served
+
+        self._need_stack()
+        version, builder = self.resolve(ref), self.builder
+        deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
+        subject = builder.subject(builder.find(version.ref), version, self.project(version.model))
+        headers = {"x-gateway-secret": self.stack.secret(), "x-caller": "yard smoke"}
+        url = f"http://127.0.0.1:{deployment.port}"
+        with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
+            return run_checks(Served(client, 0.0, lambda: 0.0), subject, SMOKE, ())
+
+    def _source(self, version: ModelVersion) -> str:
+        """The address of the repository that a version was trained from, where that is known."""
+        with suppress(TrackingNotFound):
+            return str(self.run_store.get(version.run_id).recorded.get("repository") or "")
+        return ""
 
     def deploy(self, ref: str, variant: str | None = None, reason: str = "") -> Deployment:
         """Start a built version as a variant of its endpoint; nobody's traffic moves but a replaced variant's.
@@ -446,7 +538,7 @@ class Yard:
     def up(self, say: Say = lambda _: None) -> list[str]:
         """Start the stack and what was deployed before it was stopped; gives what could not be started, and why."""
         from modelyard_build.bento import Bento
-        from modelyard_build.build import verify_bento
+        from modelyard_build.builds import verify_bento
 
         self._need("find", "api_keys")
         self.stack.up(self._write_gateway, say)

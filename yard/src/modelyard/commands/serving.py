@@ -1,11 +1,14 @@
 """Commands about building, serving and looking back: build, deploy, split, retire, trace, keys."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from modelyard.commands.terminal import Json, Ref, open_yard, print_json, stderr, stdout
+from modelyard_build.steps import Until
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
 
@@ -15,19 +18,45 @@ app.add_typer(keys_app, name="keys")
 
 
 @app.command()
-def build(ref: Ref, as_json: Json = False) -> None:
-    """Package an approved version, serve it as packaged, and check it over HTTP."""
-    with stderr().status(f"building {ref}") as status:
-        result = open_yard().build(ref, say=lambda what: status.update(f"building {ref}: {what}"))
+def build(
+    ref: Ref,
+    until: Annotated[
+        Until | None, typer.Option(help="How far; by default as far as there is a docker engine and a registry.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write what the checks found to this file, too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an approved version into a bento and an image, and check both over HTTP as they will serve.
+
+    What was made and checked before, of the same inputs, is not made again. With a registry (yard config: images) the
+    image is pushed, by its digest.
+    """
+    from modelyard.tables import findings_table, seconds_table
+    from modelyard_build.junit import write_junit
+
+    yard = open_yard()
+    try:
+        with stderr().status(f"building {ref}") as status:
+            result = yard.build(ref, until, say=lambda what: status.update(f"building {ref}: {what}"))
+    finally:
+        if junit is not None:
+            write_junit(junit, yard.builder.store.findings(yard.resolve(ref).ref))
     if as_json:
         print_json(result)
         return
-    if result.cached:
-        stderr().print("unchanged: this bento was built and checked before")
-    for finding in result.report["findings"]:
-        stderr().print(f"[green]✓[/] {finding['check']}: {finding['message']}", highlight=False)
+    if result.unchanged:
+        stderr().print("unchanged: all of it was made and checked before")
+    image = result.image
+    for report in (result.report, image.report if image else None):
+        if report:
+            stderr().print(findings_table(report["findings"]), highlight=False)
+    stderr().print(seconds_table(result.seconds))
     stdout().print(f"{result.bento.tag}  sha256:{result.bento.sha256}", highlight=False, soft_wrap=True)
-    stderr().print(f"ledger {result.ledger}")
+    if image is not None:
+        stdout().print(f"{image.digest or image.ref}  {image.id}", highlight=False, soft_wrap=True)
+    stderr().print(f"ledger {image.ledger if image else result.ledger}")
+    if result.ended:
+        stderr().print(f"[yellow]ends here:[/] {escape(result.ended)}", soft_wrap=True)
     stderr().print(f"Next:  yard deploy {ref}")
 
 
@@ -45,6 +74,26 @@ def deploy(
         print_json(deployment)
     else:
         stderr().print(f"{deployment.name} answers.\nNext:  yard split {deployment.model} champion=80 challenger=20")
+
+
+@app.command()
+def smoke(
+    ref: Ref,
+    junit: Annotated[Path | None, typer.Option(help="Write what was found to this file, too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a deployed version the golden rows and the cases over every door; nobody's traffic changes."""
+    from modelyard.tables import findings_table
+    from modelyard_build.junit import write_junit
+
+    findings = open_yard().smoke(ref)
+    if junit is not None:
+        write_junit(junit, {f"modelyard.{ref.replace(':', '.').replace('@', '.')}.smoke": findings})
+    if as_json:
+        print_json(findings)
+    else:
+        stderr().print(findings_table(asdict(finding) for finding in findings), highlight=False)
+    raise typer.Exit(4 if any(finding.stops for finding in findings) else 0)
 
 
 @app.command()

@@ -30,7 +30,7 @@ def lock(
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Take newer versions where there are some.")] = False,
 ) -> None:
     """Pin what a project needs, by hash: its requirements.in and the runtime's needs."""
-    from modelyard_build.locking import lock_project
+    from modelyard_build.locks.locking import lock_project
 
     yard = open_yard()
     constraints = yard.settings.root / "requirements.lock"
