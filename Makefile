@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PART ?=
+WORKERS ?= 3
 export UV_PYTHON_DOWNLOADS = never
 
 ROOT := $(CURDIR)
@@ -10,8 +11,9 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(ROOT)/.uv/bin/uv)
 BIN := $(ROOT)/.venv/bin
 MEMBERS := yard build tracking serving
 READY := .venv/.ready
+SIDE_BY_SIDE = -n $(WORKERS) --no-loadscope-reorder
 
-.PHONY: help setup demo test test-quick browser ceph check format lock clean
+.PHONY: help setup demo test test-quick browser ceph engine jenkins check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-zA-Z%_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -21,11 +23,11 @@ setup: $(READY) ## install everything from the lock into .venv
 demo: $(READY) ## the whole road on the example project, in about a minute
 	@$(BIN)/yard demo
 
-test: $(READY) ## all tests, on the real mongod, Envoy, Ray, MLflow and BentoML
-	@$(BIN)/pytest -m "not faults"
+test: $(READY) ## all tests, on the real mongod, Envoy, Ray, MLflow and BentoML; PART=tests/yard for a part
+	@$(BIN)/pytest -m "not faults" $(SIDE_BY_SIDE) $(PART)
 
 test-quick: $(READY) ## the tests that need no running stack but a mongod, in some minutes
-	@$(BIN)/pytest -m "not faults and not system"
+	@$(BIN)/pytest -m "not faults and not system" $(SIDE_BY_SIDE) $(PART)
 
 browser: ## a Chromium for the browser tests, by apt, unless there is one
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
@@ -45,6 +47,27 @@ ceph: ## a Ceph for the tests of the shared store, by apt, unless there is one; 
 	    apt-get install -y -qq --no-install-recommends ceph-mon ceph-osd radosgw; } >/dev/null 2>&1; \
 	  [ -z "$$own" ] || $$sudo rm -f $$policy; \
 	  command -v radosgw >/dev/null || { echo "Install it first:  sudo apt install ceph-mon ceph-osd radosgw"; exit 1; }
+
+engine: ## a docker engine and a registry for the tests of images, by apt, unless they are there; none is started
+	@for name in dockerd docker-registry mmdebstrap iptables; do command -v $$name >/dev/null || missing=1; done; \
+	  [ -n "$$missing" ] || exit 0; \
+	  echo "installing a docker engine and a registry"; \
+	  sudo=$$([ $$(id -u) = 0 ] || echo "sudo -n"); \
+	  policy=/usr/sbin/policy-rc.d; own=; \
+	  [ -e $$policy ] || { own=1; printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; $$sudo chmod 755 $$policy; }; \
+	  { $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends docker.io iptables docker-registry mmdebstrap; } >/dev/null 2>&1; \
+	  [ -z "$$own" ] || $$sudo rm -f $$policy; \
+	  command -v dockerd >/dev/null || { echo "Install it first:  sudo apt install docker.io docker-registry mmdebstrap"; exit 1; }
+
+jenkins: ## a Groovy and a Java for the tests of Jenkinsfiles, by apt, unless there are some
+	@[ -f /usr/share/java/groovy-all.jar ] && command -v java >/dev/null && exit 0; \
+	  echo "installing Groovy"; \
+	  sudo=$$([ $$(id -u) = 0 ] || echo "sudo -n"); \
+	  { $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends groovy default-jre-headless; } >/dev/null 2>&1; \
+	  [ -f /usr/share/java/groovy-all.jar ] && command -v java >/dev/null || \
+	  { echo "Install it first:  sudo apt install groovy default-jre-headless"; exit 1; }
 
 check: $(READY) ## lint, format, types, import contracts
 	@$(BIN)/ruff check .

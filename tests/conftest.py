@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import uvicorn
@@ -20,6 +21,20 @@ from modelyard_serving.local_stage import free_port
 from modelyard_tracking.store import Home
 from own_ceph import Ceph, missing_programs
 from own_ceph import ceph as own_ceph
+from own_engine import OwnEngine, own_engine
+from own_engine import missing_programs as missing_of_engine
+from own_jenkins import Jenkins
+from own_jenkins import missing_programs as missing_for_jenkins
+from side_by_side import SideBySide, turn
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
+    return SideBySide(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes; alone, the quick tests come first
+        items.sort(key=lambda item: turn(item.nodeid))
 
 
 @pytest.fixture(scope="session")
@@ -73,18 +88,43 @@ def ceph() -> Iterator[Ceph]:
 
 
 @pytest.fixture(scope="session")
+def new_jenkins() -> Callable[[Path], Jenkins]:
+    """Makes what runs Jenkinsfiles as a Jenkins would, in a folder."""
+    if missing := missing_for_jenkins():
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up(f"there is no {' and no '.join(missing)}; install Groovy:  make jenkins")
+    return Jenkins
+
+
+@pytest.fixture
+def jenkins(new_jenkins: Callable[[Path], Jenkins], tmp_path: Path) -> Jenkins:
+    return new_jenkins(tmp_path / "jenkins")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[OwnEngine]:
+    """A real docker engine, a base image and a registry."""
+    missing = ", ".join(missing_of_engine())
+    if missing or (os.geteuid() != 0 and not os.environ.get("DOCKER_HOST")):
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up(f"there is no {missing or 'docker engine, and only root may start one'}; install it:  make engine")
+    with own_engine() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def serve_app() -> Iterator[Callable[[Starlette], int]]:
     """Serve an ASGI app over real HTTP until the tests end; gives its port."""
     running: list[tuple[uvicorn.Server, Thread]] = []
 
     def serve(app: Starlette) -> int:
-        port = free_port()
-        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", ws="none"))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
         thread = Thread(target=server.run, daemon=True)
         thread.start()
         running.append((server, thread))
         while not server.started:
             time.sleep(0.01)
+        port: int = server.servers[0].sockets[0].getsockname()[1]
         return port
 
     yield serve

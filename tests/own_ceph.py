@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelyard_serving.local_stage import free_port
+
 PROGRAMS = ("ceph", "monmaptool", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin")
 
 _CONF = """\
@@ -91,7 +93,7 @@ def missing_programs() -> list[str]:
 def ceph() -> Iterator[Ceph]:
     """A new, empty cluster for the length of a block."""
     folder = Path(tempfile.mkdtemp(prefix="ceph-"))  # daemons change to /, and a socket's path is at most 107 long
-    mon_port, rgw_port = _free_port(), _free_port()
+    mon_port, rgw_port = free_port(), free_port()
     conf = folder / "ceph.conf"
     for name in ("mon", "osd", "rgw"):
         (folder / name).mkdir()
@@ -148,10 +150,3 @@ def _wait(ready: Callable[[], bool]) -> None:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from sacred.utils import SacredInterrupt
 
-from modelyard_build.locking import lock_project
+from modelyard_build.locks.locking import lock_project
 from modelyard_serving.runtime.model import TRUSTED_TYPES, load
 from modelyard_tracking.digests import frame_sha256, write_index
 from modelyard_tracking.experiment import Experiment, load_experiment

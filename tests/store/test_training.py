@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from modelyard_tracking import experiment
 from modelyard_tracking.digests import check_folder
 from modelyard_tracking.experiment import Experiment
 from modelyard_tracking.recording.uploader import stop_uploader
@@ -22,18 +23,18 @@ from store_tools import keep_model
 
 def train(home: Home, folder: Path) -> str:
     """One run that uses a data set and keeps a model; gives the model's digest."""
-    experiment = Experiment("churn", home=lambda: home)
-    experiment.base_dir = str(folder)
+    churn = Experiment("churn", home=lambda: home)
+    churn.base_dir = str(folder)
     kept = []
 
-    @experiment.main
+    @churn.main
     def main(_run) -> float:
-        experiment.dataset("train", pd.DataFrame({"x": [1.0]}))
+        churn.dataset("train", pd.DataFrame({"x": [1.0]}))
         kept.append(keep_model(home.files))
         _run.info["modelyard"]["model"] = {"sha256": kept[0]}
         return 0.5
 
-    experiment.run(options={"--capture": "no"})
+    churn.run(options={"--capture": "no"})
     return kept[0]
 
 
@@ -49,8 +50,9 @@ def test_what_a_run_keeps_is_in_the_shared_store_when_it_is_over(home: Home, add
 
 
 def test_a_training_ends_soon_without_the_shared_store_and_its_files_are_brought_later(
-    home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(experiment, "SHARE_PATIENCE_S", 200.0)
     shared = replace(home, shared=Address(f"file://{tmp_path}/mount"))
     began = time.monotonic()
     try:
@@ -58,7 +60,7 @@ def test_a_training_ends_soon_without_the_shared_store_and_its_files_are_brought
             digest = train(shared, tmp_path)
     finally:
         stop_uploader(home.spool)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 100
     [warning] = [record.getMessage() for record in caplog.records if "shared store" in record.getMessage()]
     assert "yard runs push" in warning
     assert len(shared.files.pending()) == 2

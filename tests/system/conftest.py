@@ -90,9 +90,9 @@ def page() -> Iterator[Page]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A repository with the example project; the session works in it, on ports of its own."""
+    """A repository with the example project; the system tests work in it, on ports of their own."""
     folder = tmp_path_factory.mktemp("road")
     shutil.copytree(PROJECTS, folder / "projects", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".gitignore").write_text(".yard/\n__pycache__/\n.ipynb_checkpoints/\n")
@@ -107,7 +107,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.chdir(before)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def road(root: Path) -> Iterator[Road]:
     yard = Yard(read_settings())
     bystander = subprocess.Popen(["sleep", "3600"])
@@ -119,7 +119,7 @@ def road(root: Path) -> Iterator[Road]:
         for run, alias in ((plain, "champion"), (yard.run_store.get(sweep.promotable), "challenger")):
             refs[alias] = yard.request(run.id).ref
             yard.approve(refs[alias], "for the tests", alias)
-            yard.build(refs[alias])
+            yard.build(refs[alias], "bento")
             yard.deploy(f"tumor@{alias}")
         yard.split("tumor", {"champion": 80, "challenger": 20})
         _, token = yard.issue_key("tester", ["predict:tumor", "feedback:tumor", "read:tumor"])

@@ -52,7 +52,7 @@ def _flip_classes(model: Any) -> None:
 def test_a_model_that_was_changed_after_training_is_refused_by_its_golden_rows(road: Road, edit) -> None:
     ref = version_of(road, lambda folder: _edit_model(folder, edit))
     with pytest.raises(BuildRefused, match="golden: golden row 0: training's"):
-        road.yard.build(ref)
+        road.yard.build(ref, "bento")
     done = road.command("deploy", ref)
     assert done.returncode == 4
     assert "no build that passed" in done.stderr
@@ -78,7 +78,7 @@ def test_a_version_without_approval_is_not_built(road: Road) -> None:
 
 def test_a_bento_that_was_changed_after_its_checks_is_not_deployed(road: Road) -> None:
     ref = version_of(road, lambda _: None)
-    service = road.yard.build(ref).bento.path / "src" / "service.py"
+    service = road.yard.build(ref, "bento").bento.path / "src" / "service.py"
     service.write_text(service.read_text() + "\n# harmless?\n")
     done = road.command("deploy", ref)
     assert done.returncode == 4
@@ -87,7 +87,7 @@ def test_a_bento_that_was_changed_after_its_checks_is_not_deployed(road: Road) -
 
 def test_a_deployed_bento_that_was_changed_is_not_started_again_and_the_rest_is(road: Road) -> None:
     ref = version_of(road, lambda _: None)
-    bento = road.yard.build(ref).bento
+    bento = road.yard.build(ref, "bento").bento
     road.yard.deploy(ref, variant="shadowed")
     road.yard.stack.processes.remove(road.yard.endpoints.endpoint("tumor").variants["shadowed"])
     service = bento.path / "src" / "service.py"
@@ -122,10 +122,10 @@ def test_a_case_of_the_project_that_fails_refuses_the_bento(road: Road) -> None:
     assert cases.read_text() != before
     try:
         with pytest.raises(BuildRefused, match="case 'a typical benign finding': expected"):
-            road.yard.build(ref)
+            road.yard.build(ref, "bento")
     finally:
         cases.write_text(before)
-    assert road.yard.build(ref).report["passed"]
+    assert road.yard.build(ref, "bento").report["passed"]
 
 
 def test_uncommitted_code_is_refused_unless_it_is_asked_for(road: Road) -> None:
