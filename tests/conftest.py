@@ -18,10 +18,11 @@ from starlette.applications import Starlette
 from modelyard.mongod import mongod_process, wait_until_primary
 from modelyard.settings import embedded_mongo_url
 from modelyard_serving.local_stage import free_port
+from modelyard_tracking.origin import python_version
 from modelyard_tracking.store import Home
 from own_ceph import Ceph, missing_programs
 from own_ceph import ceph as own_ceph
-from own_engine import OwnEngine, own_engine
+from own_engine import BASE_PYTHON, OwnEngine, own_engine
 from own_engine import missing_programs as missing_of_engine
 from own_jenkins import Jenkins
 from own_jenkins import missing_programs as missing_for_jenkins
@@ -104,6 +105,8 @@ def jenkins(new_jenkins: Callable[[Path], Jenkins], tmp_path: Path) -> Jenkins:
 @pytest.fixture(scope="session")
 def engine() -> Iterator[OwnEngine]:
     """A real docker engine, a base image and a registry."""
+    if python_version() != BASE_PYTHON:  # another run of CI has it
+        pytest.skip(f"the base image of the tests has Python {BASE_PYTHON}, and this is {python_version()}")
     missing = ", ".join(missing_of_engine())
     if missing or (os.geteuid() != 0 and not os.environ.get("DOCKER_HOST")):
         give_up = pytest.fail if os.environ.get("CI") else pytest.skip

@@ -59,9 +59,6 @@ def made(engine: OwnEngine, mongo_url: str, tmp_path_factory: pytest.TempPathFac
         settings = ImageSettings(engine.base, f"{engine.registry}/team")
         images = ImageBuilder(builder.store, workshop.approvals.ledger, Engine.connect(), settings, "engineer")
         build = builder.build(version, project)
-        if build.report and Manifest.read(build.bento.path / "src").python != BASE_PYTHON:
-            give_up = f"the base image of the tests has Python {BASE_PYTHON}, and these tests run with another"
-            pytest.skip(give_up)
         made = Made(workshop, project, version, images, engine, build)
         yield replace(made, build=made.make(build))
         db.client.drop_database("test_images")
