@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from modelyard_build.ahead.cases import KINDS
-from modelyard_build.ahead.examine import examine, passed
-from modelyard_build.checks.finding import Finding
+from modelyard_build.ahead.examine import examine
+from modelyard_build.cases import KINDS
+from modelyard_build.checks.finding import Finding, passed
 from modelyard_build.errors import Refused
 from modelyard_build.junit import junit_xml, write_junit
 from modelyard_tracking.errors import NotFound

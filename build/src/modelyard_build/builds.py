@@ -73,7 +73,7 @@ class BuildStore:
     def keep(self, report: Report, inputs: str, bento: Bento, environment: Path, ledger: str) -> None:
         for name in report_names(report.ref):  # also of an image of another bento
             (self.home / "reports" / name).unlink(missing_ok=True)
-        self._write(report)
+        self.write(report)
         self.db.builds.update_one(
             {"_id": bento.sha256},
             {
@@ -93,9 +93,6 @@ class BuildStore:
             upsert=True,
         )
 
-    def keep_image_report(self, report: Report) -> None:
-        self._write(report)
-
     def keep_image(self, bento: Bento, image: Image) -> None:
         self.db.builds.update_one({"_id": bento.sha256}, {"$set": {"image": asdict(image)}})
 
@@ -105,7 +102,8 @@ class BuildStore:
         found = [Report.from_dict(orjson.loads(file.read_bytes())) for file in files if file.is_file()]
         return {report.suite: report.findings for report in found}
 
-    def _write(self, report: Report) -> None:
+    def write(self, report: Report) -> None:
+        """Write a report for programs and for Jenkins."""
         own = [name for name in report_names(report.ref) if ("-image." in name) == bool(report.image)]
         for_programs, for_jenkins = (self.home / "reports" / name for name in own)
         write_junit(for_jenkins, {report.suite: report.findings})

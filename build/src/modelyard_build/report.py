@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import orjson
 
-from modelyard_build.checks.finding import Finding
+from modelyard_build.checks.finding import Finding, passed
 from modelyard_tracking.digests import text_sha256
 
 _MEASURED = ("seconds", "measured")  # other numbers each time
@@ -25,7 +25,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        return not any(finding.stops for finding in self.findings)
+        return passed(self.findings)
 
     @property
     def suite(self) -> str:

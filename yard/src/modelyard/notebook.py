@@ -162,7 +162,7 @@ class CheckView:
     @property
     def passed(self) -> bool:
         """Is there nothing but warnings to be said against it?"""
-        from modelyard_build.ahead.examine import passed
+        from modelyard_build.checks.finding import passed
 
         return passed(self.findings)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from modelyard_build.ahead.cases import read
 from modelyard_build.ahead.draft import Draft
+from modelyard_build.cases import read_cases
 from modelyard_build.checks.finding import Finding
 from modelyard_build.errors import Refused
 from modelyard_tracking.card import make_card
@@ -31,7 +31,7 @@ def check(draft: Draft) -> Iterator[Finding]:
 
 def _columns(draft: Draft) -> list[str]:
     try:
-        cases = read(draft.folder)
+        cases = read_cases(draft.folder)
     except Refused:
         return []
     rows = [row for case in cases if case.kind in _ANSWERED for row in case.rows if isinstance(row, Mapping)]

@@ -42,8 +42,3 @@ def examine(projects: Path, name: str) -> tuple[Finding, ...]:
         seconds = time.monotonic() - started
         found += [replace(finding, seconds=seconds if number == 0 else 0.0) for number, finding in enumerate(findings)]
     return tuple(found)
-
-
-def passed(findings: Iterable[Finding]) -> bool:
-    """Is there nothing but warnings to be said against it?"""
-    return not any(finding.stops for finding in findings)

@@ -11,7 +11,7 @@ from modelyard_build.ahead.draft import Draft
 from modelyard_build.checks.finding import Finding
 from modelyard_build.errors import Refused as NotALock
 from modelyard_build.locks.foreign_locks import as_requirements, foreign_lock
-from modelyard_build.locks.locking import runtime_requirements
+from modelyard_build.locks.locking import applying, runtime_requirements, unmet
 from modelyard_tracking.errors import Refused
 from modelyard_tracking.kinds.servable import SERVED_WITH
 from modelyard_tracking.origin import check_environment, locked_versions
@@ -54,7 +54,7 @@ def check_needs(draft: Draft) -> Iterator[Finding]:
     remedy = f"yard lock {draft.name}"
     locked = {str(canonicalize_name(name)): version for name, version in locked_versions(file).items()}
     asked, untold = _requirements(wanted)
-    faults = [*_unmet(asked, locked, REQUIREMENTS), *_unmet(_parsed(runtime_requirements()), locked, "serving")]
+    faults = [*_faults(asked, locked, REQUIREMENTS), *_faults(applying(runtime_requirements()), locked, "serving")]
     if left := _left_over(file, {canonicalize_name(need.name) for need in asked}):
         faults.append(f"{REQUIREMENTS} no longer asks for {_some(left)}, which the lock holds on its account")
     if draft.project and draft.project.model.allow_pickle and SERVED_WITH["pickle"] not in locked:
@@ -104,23 +104,18 @@ def _requirements(file: Path) -> tuple[list[Requirement], list[str]]:
     for line in file.read_text().splitlines():
         text = re.sub(r"(^|\s)#.*", "", line).strip()
         try:
-            asked += _parsed([text] if text else [])
+            asked += applying([text] if text else [])
         except InvalidRequirement:
             untold.append(text)
     return asked, untold
 
 
-def _parsed(lines: list[str]) -> list[Requirement]:
-    needs = [Requirement(line) for line in lines]
-    return [need for need in needs if need.marker is None or need.marker.evaluate()]
-
-
-def _unmet(needs: list[Requirement], locked: dict[str, str], who: str) -> Iterator[str]:
-    for need in needs:
+def _faults(needs: list[Requirement], locked: dict[str, str], who: str) -> Iterator[str]:
+    for need in unmet(needs, locked):
         version = locked.get(canonicalize_name(need.name))
         if version is None:
             yield f"{who} asks for {need.name}, which the lock does not hold for this Python"
-        elif not need.specifier.contains(version, prereleases=True):
+        else:
             yield f"{who} asks for {need.name}{need.specifier}, and the lock has {version}"
 
 

@@ -9,11 +9,11 @@ import httpx
 import numpy as np
 
 from modelyard_serving.manifest import METHODS, Column, Manifest
+from modelyard_serving.runtime.doors.tensors import DATATYPES
 
 Rows = Sequence[Mapping[str, Any]]
 Answers = dict[str, list[Any]]  # by method: predict, predict_proba
 
-DATATYPES = {"float64": "FP64", "float32": "FP32", "int64": "INT64", "bool": "BOOL", "str": "BYTES"}
 _METHOD_OF = {name: method for method, name in METHODS.items()}
 
 

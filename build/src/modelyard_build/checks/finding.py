@@ -1,6 +1,6 @@
 """What a check has to say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,11 @@ class Finding:
     @property
     def stops(self) -> bool:
         return not self.passed and self.severity == "error"
+
+
+def passed(findings: Iterable[Finding]) -> bool:
+    """Is there nothing but warnings to be said against it?"""
+    return not any(finding.stops for finding in findings)
 
 
 @dataclass(frozen=True, slots=True)

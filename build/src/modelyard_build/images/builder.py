@@ -73,7 +73,7 @@ class ImageBuilder:
                     run_checks(served, subject, (*CHECKS, *OF_IMAGE)),
                     identity,
                 )
-        self.store.keep_image_report(report)
+        self.store.write(report)
         if not report.passed:
             raise Refused(refusal(f"The image of {build.ref}", report))
         self.engine.tag(identity, ref)

@@ -5,7 +5,6 @@ The Dockerfile runs nothing and reaches no network: the environment is the one t
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard_build.bento import Bento
@@ -21,18 +20,6 @@ USER = "10001:10001"  # nobody's: no image has it among its own
 _ENVIRONMENT, _BENTO = "app/environment", "app/bento"
 _OWN_LAYER = ("model", "manifest.json", "requirements.lock")  # below the bento's src: each a layer of its own
 _RECIPE = 2  # of the environment's layer: another number, another layer
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image that passed its checks."""
-
-    ref: str  # name:tag
-    id: str  # of the engine that made it
-    base: str
-    layers: Mapping[str, str]  # what it holds -> the digest of the layer
-    size_mb: float  # beyond the base; a million bytes each
-    digest: str = ""  # name@sha256:..., once it is in a registry
 
 
 def make_image(

@@ -7,7 +7,7 @@ resolved when a bento is built. An image gets the part of it that its kind of mo
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import distributions, requires
 from pathlib import Path
@@ -51,8 +51,8 @@ def lock_project(folder: Path, constraints: Path | None, *, upgrade: bool = Fals
 
 def _taken_over(theirs: Path) -> Path:
     lock, before = theirs.with_name(LOCK), as_requirements(theirs)
-    versions = {str(canonicalize_name(block.name)): block.version for block in _read(before)}
-    missing = [need for need in runtime_requirements() if not _is_met(Requirement(need), versions)]
+    versions = {block.name: block.version for block in _read(before)}
+    missing = [line for line in runtime_requirements() if any(unmet(applying([line]), versions))]
     if missing:
         raise Refused(
             f"{theirs} does not hold what a model is served with: {', '.join(missing)}.\n"
@@ -62,10 +62,22 @@ def _taken_over(theirs: Path) -> Path:
     return lock
 
 
-def _is_met(need: Requirement, versions: Mapping[str, str]) -> bool:
-    if need.marker is not None and not need.marker.evaluate():
-        return True
-    return need.specifier.contains(versions.get(canonicalize_name(need.name), "0"), prereleases=True)
+def applying(lines: Iterable[str]) -> list[Requirement]:
+    """The requirements among `lines` that hold for this Python."""
+    needs = [Requirement(line) for line in lines]
+    return [need for need in needs if need.marker is None or need.marker.evaluate()]
+
+
+def unmet(needs: Iterable[Requirement], locked: Mapping[str, str]) -> Iterator[Requirement]:
+    """Those that no locked version meets.
+
+    Args:
+        locked: package -> version, by names as package indexes compare them.
+    """
+    for need in needs:
+        version = locked.get(canonicalize_name(need.name))
+        if version is None or not need.specifier.contains(version, prereleases=True):
+            yield need
 
 
 _INSTALLED = "installed.txt"

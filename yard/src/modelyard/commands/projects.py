@@ -47,7 +47,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Everything that can be known before training: lock, gates, cases, card. Nothing of the project is run."""
-    from modelyard_build.ahead.examine import passed
+    from modelyard_build.checks.finding import passed
     from modelyard_build.junit import write_junit
 
     findings = open_yard().check(project)
