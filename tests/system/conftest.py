@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,33 @@ def commit_all(folder: Path) -> None:
 def ports() -> dict[str, str]:
     names = ("GATEWAY", "CONSOLE", "MONGO", "MLFLOW", "OMNIBOARD", "JUPYTER")
     return {f"YARD_{name}_PORT": str(free_port()) for name in names}
+
+
+def as_a_reader(folder: Path, ignored: str = "") -> dict[str, str]:
+    """Make `folder` a repository with the example projects; gives the environment of a shell in it, on free ports.
+
+    Args:
+        ignored: what git ignores of what a page of the docs makes there, a pattern a line.
+    """
+    shutil.copytree(PROJECTS, folder / "projects", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".gitignore").write_text(f".yard/\n__pycache__/\n{ignored}")
+    commit_all(folder)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("YARD_")}
+    return env | ports() | {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
+
+
+def console_commands(page: str) -> list[str]:
+    """The commands of a page, in its order."""
+    blocks = re.findall(r"```console\n(.*?)```", page, re.DOTALL)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def said_by(text: str, folder: Path, env: Mapping[str, str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
+    """A command of a page, as a person types it; it must succeed."""
+    command = ["bash", "-euc", text]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)
+    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    return done
 
 
 @dataclass

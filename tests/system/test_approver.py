@@ -1,10 +1,7 @@
 """The approver's page: every command on it is run, in its order, in a fresh repository."""
 
-import os
 import re
-import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from modelyard_tracking.project import load_project
-from places import PROJECTS, REPOSITORY
+from places import REPOSITORY
 
-from .conftest import commit_all, ports
+from .conftest import as_a_reader, console_commands, said_by
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -25,29 +22,17 @@ PAGE = (REPOSITORY / "docs" / "approver.md").read_text()
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
     """A repository with the example projects, and the environment of a shell in it."""
     folder = tmp_path_factory.mktemp("approver")
-    shutil.copytree(PROJECTS, folder / "projects", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / ".gitignore").write_text(".yard/\n__pycache__/\n*.md\n")
-    commit_all(folder)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("YARD_")}
-    env |= ports() | {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
+    env = as_a_reader(folder, "*.md\n")
     yield folder, env
     subprocess.run(["yard", "down"], cwd=folder, env=env, capture_output=True, timeout=120, check=False)
 
 
-def commands() -> list[str]:
-    blocks = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
-    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-
-
 def test_everything_on_the_page_works(place: tuple[Path, dict[str, str]]) -> None:
     folder, env = place
-    assert len(commands()) > 10
+    assert len(console_commands(PAGE)) > 10
     said = {}
-    for text in commands():
-        done = subprocess.run(
-            ["bash", "-euc", text], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    for text in console_commands(PAGE):
+        done = said_by(text, folder, env, 120)
         said[text] = done.stdout
     [block] = re.findall(r"```\n(✓.*?)```", PAGE, re.DOTALL)
     shown = said["yard models show tumor:2"]

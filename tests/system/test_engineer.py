@@ -1,8 +1,6 @@
 """The engineer's page: every command on it is run, in its order, in a fresh repository, on a real docker engine."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +12,9 @@ import pytest
 from modelyard.settings import read_settings
 from modelyard_tracking.project import load_project
 from own_engine import OwnEngine
-from places import PROJECTS, REPOSITORY
+from places import REPOSITORY
 
-from .conftest import commit_all, ports
+from .conftest import as_a_reader, console_commands, said_by
 
 pytestmark = [pytest.mark.system, pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -27,22 +25,13 @@ PAGE = (REPOSITORY / "docs" / "engineer.md").read_text()
 def place(tmp_path_factory: pytest.TempPathFactory, engine: OwnEngine) -> Iterator[tuple[Path, dict[str, str]]]:
     """A repository with the example projects, and the environment of a shell in it."""
     folder = tmp_path_factory.mktemp("engineer")
-    shutil.copytree(PROJECTS, folder / "projects", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / ".gitignore").write_text(".yard/\n__pycache__/\n")
-    commit_all(folder)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("YARD_")}
-    env |= ports() | {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
+    env = as_a_reader(folder)
     env |= {"YARD_BASE_IMAGE": engine.base, "YARD_IMAGES": f"{engine.registry}/team"}
     yield folder, env
     if (folder / "container").is_file():  # where the page was left in between
         container = (folder / "container").read_text()
         subprocess.run(["docker", "rm", "-f", container], capture_output=True, timeout=60, check=False)
     subprocess.run(["yard", "down"], cwd=folder, env=env, capture_output=True, timeout=120, check=False)
-
-
-def commands() -> list[str]:
-    blocks = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
-    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
 def first_column(heading: str) -> list[str]:
@@ -52,13 +41,10 @@ def first_column(heading: str) -> list[str]:
 
 def test_everything_on_the_page_works(place: tuple[Path, dict[str, str]]) -> None:
     folder, env = place
-    assert len(commands()) > 20
+    assert len(console_commands(PAGE)) > 20
     said = {}
-    for text in commands():
-        done = subprocess.run(
-            ["bash", "-euc", text], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    for text in console_commands(PAGE):
+        done = said_by(text, folder, env, 300)
         said[text] = done.stdout + done.stderr
     steps = re.findall(r"(?m)^([a-z][^\n]*?) +\d+\.\d s *$", said["yard build tumor:1"])
     before = [first_column("step")[0], *first_column("step")[5:]]
@@ -86,6 +72,7 @@ def test_what_the_page_declares_is_understood(tmp_path: Path) -> None:
 
 
 def test_every_command_that_is_named_exists() -> None:
-    named = set(re.findall(r"`yard ([a-z]+)", PAGE)) | set(re.findall(r"\byard ([a-z]+)", "\n".join(commands())))
+    typed = "\n".join(console_commands(PAGE))
+    named = set(re.findall(r"`yard ([a-z]+)", PAGE)) | set(re.findall(r"\byard ([a-z]+)", typed))
     done = subprocess.run([Path(sys.executable).parent / "yard", "--help"], capture_output=True, text=True, check=True)
     assert named <= set(re.findall(r"^  ([a-z]+)", done.stdout, re.MULTILINE))

@@ -1,8 +1,6 @@
 """The scientist's page: every command and every script on it is run, in its order, in a fresh repository."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +10,9 @@ import pytest
 
 from modelyard.settings import read_settings
 from modelyard.yard import Yard
-from places import PROJECTS, REPOSITORY
+from places import REPOSITORY
 
-from .conftest import commit_all, ports
+from .conftest import as_a_reader
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]  # the first time, npm installs Omniboard
 
@@ -25,11 +23,7 @@ PAGE = (REPOSITORY / "docs" / "scientist.md").read_text()
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
     """A repository with the example project, and the environment of a shell in it."""
     folder = tmp_path_factory.mktemp("scientist")
-    shutil.copytree(PROJECTS, folder / "projects", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / ".gitignore").write_text(".yard/\n__pycache__/\n*.bundle\n")
-    commit_all(folder)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("YARD_")}
-    env |= ports() | {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "MPLBACKEND": "Agg"}
+    env = as_a_reader(folder, "*.bundle\n") | {"MPLBACKEND": "Agg"}
     yield folder, env
     subprocess.run(["yard", "down"], cwd=folder, env=env, capture_output=True, timeout=120, check=False)
 
