@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from modelyard_serving.manifest import METHODS, Manifest
-from modelyard_serving.runtime.rows import MAX_ROWS, BadRequest, parse_rows, to_table
+from modelyard_serving.runtime.rows import MAX_ROWS, BadRequest, Schema, parse_rows
 
 Answer = Callable[[pd.DataFrame], dict[str, list[Any]]]  # by method
 
@@ -56,7 +56,8 @@ class DoorsApp:
             raise BadRequest(f"{len(rows)} rows")
         if self.lax:  # what a door would do that trusts its callers
             self.calls += 1
-        table = to_table(rows, self.manifest.inputs)
+        schema = Schema(self.manifest.inputs)
+        table = schema.table(schema.read(rows))
         self.calls += 1
         time.sleep(self.takes_s)
         return self.answer(table)
@@ -75,7 +76,7 @@ class DoorsApp:
         return door
 
     def _native(self, body: bytes, _: Request) -> dict[str, Any]:
-        return {METHODS[method]: given for method, given in self._ask(parse_rows(body)).items()}
+        return {METHODS[method]: given for method, given in self._ask(parse_rows(body, self.manifest.inputs)).items()}
 
     def _infer(self, body: bytes, request: Request) -> dict[str, Any]:
         if request.path_params["name"] != self.manifest.model:

@@ -29,7 +29,7 @@ from modelyard_build.checks.finding import Finding, Subject
 from modelyard_build.checks.running import ALONE, CHECKS, run_checks
 from modelyard_build.served import Served, tree_memory_mb
 from modelyard_serving.manifest import Column, Manifest
-from modelyard_serving.runtime.rows import BadRequest, parse_rows, to_table
+from modelyard_serving.runtime.rows import BadRequest, Schema, parse_rows
 from modelyard_tracking.project import BuildPlan, EndpointContract
 
 RNG = np.random.default_rng(7)
@@ -357,14 +357,14 @@ TYPES = {float: "float64", str: "str", int: "int64", bool: "bool"}
 def test_every_generated_body_is_bad_and_the_row_it_was_made_from_is_good(row) -> None:
     columns = tuple(Column(name, TYPES[type(value)]) for name, value in row.items())
     manifest = replace(MANIFEST, inputs=columns)
-    to_table(parse_rows(bad_body(manifest, row)), columns)
+    Schema(columns).read(parse_rows(bad_body(manifest, row), columns))
     made = bad_requests(manifest, row)
     assert len(made) == COUNT
     assert {request.path for request in made} >= {door.address(manifest) for door in DOORS}
     for request in made:
         if request.path == "/predict":
             with pytest.raises(BadRequest):
-                to_table(parse_rows(request.content), columns)
+                Schema(columns).read(parse_rows(request.content, columns))
 
 
 def bad_body(manifest: Manifest, row: Mapping[str, Any]) -> bytes:

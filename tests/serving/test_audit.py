@@ -1,11 +1,13 @@
 """The audit log: exactly once, whoever dies."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from modelyard_serving.runtime.audit import AuditLog, Shipper
+from modelyard_serving.runtime.audit import AuditLog
+from modelyard_serving.runtime.shipper import Keeper, Shipper
 
 
 class Intake:
@@ -69,7 +72,7 @@ def test_records_reach_the_console_once(log: AuditLog, shipper: Shipper, intake:
 def test_a_console_that_is_away_is_waited_for(log: AuditLog, shipper: Shipper, intake: Intake) -> None:
     log.append({"_id": "early"})
     intake.failing = True
-    with pytest.raises(Exception, match="503"):
+    with pytest.raises(ConnectionError, match="it answers 503"):
         shipper.ship_once()
     intake.failing = False
     log.append({"_id": "late"})
@@ -89,8 +92,8 @@ def test_what_a_killed_process_wrote_is_shipped_by_the_next_and_then_removed(
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        shipper.ship_once()
-        assert not intake.seen, "a segment whose writer lives is its writer's to ship"
+        _drain(shipper)
+        assert len(list(tmp_path.glob("*.jsonl"))) == 1, "a segment whose writer lives is not removed"
         process.send_signal(signal.SIGKILL)
         process.wait()
     _drain(shipper)
@@ -130,3 +133,109 @@ def test_a_full_disk_is_said_and_leaves_no_half_record(tmp_path: Path) -> None:
         assert [orjson.loads(line)["_id"] for line in segment.read_bytes().splitlines()] == acknowledged
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_beyond_what_may_wait_the_disk_counts_as_full_until_the_console_has_taken_it(
+    tmp_path: Path, intake: Intake, shipper: Shipper
+) -> None:
+    with closing(AuditLog(tmp_path, max_bytes=5_000)) as log:
+        for number in range(10):
+            log.append({"_id": str(number), "padding": "x" * 1000})
+        log.close()
+        with pytest.raises(OSError, match="records wait for the console"):
+            log.append({"_id": "one too many"})
+        _drain(shipper)
+        log.append({"_id": "again"})
+        _drain(shipper)
+    assert set(intake.seen) == {*map(str, range(10)), "again"}
+
+
+def test_a_policy_of_disk_waits_for_one_flush_together(tmp_path: Path, monkeypatch) -> None:
+    flushes, real = [], os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (flushes.append(fd), time.sleep(0.02), real(fd)))
+
+    async def answered(log: AuditLog, number: int) -> None:
+        log.append({"_id": str(number)})
+        await log.settled()
+
+    async def many(log: AuditLog) -> None:
+        await asyncio.gather(*(answered(log, number) for number in range(100)))
+
+    log = AuditLog(tmp_path, "disk")
+    asyncio.run(many(log))
+    assert 1 <= len(flushes) <= 3
+    log.close()
+
+
+def test_a_disk_that_does_not_take_a_flush_is_said_to_everybody_who_waits_for_it(tmp_path: Path, monkeypatch) -> None:
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    log = AuditLog(tmp_path, "disk")
+    log.append({"_id": "1"})
+
+    async def both() -> list[object]:
+        return await asyncio.gather(log.settled(), log.settled(), return_exceptions=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", broken)
+        assert [type(fault) for fault in asyncio.run(both())] == [OSError, OSError]
+    log.close()
+
+
+@pytest.fixture
+def keep(tmp_path: Path, intake: Intake, monkeypatch) -> Iterator[Callable[[], Keeper]]:
+    """Starts real shippers of one folder."""
+    (tmp_path / "secret").write_text("s3cret")
+    monkeypatch.setenv("YARD_CONSOLE_URL", f"http://127.0.0.1:{intake.port}")
+    monkeypatch.setenv("YARD_GATEWAY_SECRET_FILE", str(tmp_path / "secret"))
+    keepers: list[Keeper] = []
+
+    def start() -> Keeper:
+        keepers.append(Keeper(tmp_path / "audit"))
+        return keepers[-1]
+
+    (tmp_path / "audit").mkdir()
+    yield start
+    for keeper in keepers:
+        keeper.stop()
+
+
+def _wait_for(wanted: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not wanted():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+
+
+def test_a_shipper_that_is_killed_is_started_again(tmp_path: Path, keep, intake: Intake) -> None:
+    log, keeper = AuditLog(tmp_path / "audit"), keep()
+    log.append({"_id": "before"})
+    _wait_for(lambda: "before" in intake.seen)
+    keeper._shipper.kill()
+    log.append({"_id": "after"})
+    _wait_for(lambda: "after" in intake.seen)
+    assert intake.seen == {"before": 1, "after": 1}
+    log.close()
+
+
+def test_of_two_shippers_one_ships_and_the_other_goes_on_when_it_ends(tmp_path: Path, keep, intake: Intake) -> None:
+    log, first, _ = AuditLog(tmp_path / "audit"), keep(), keep()
+    for number in range(20):
+        log.append({"_id": str(number)})
+        if number == 10:
+            _wait_for(lambda: len(intake.seen) == 11)
+            first.stop()
+    _wait_for(lambda: len(intake.seen) == 20)
+    assert set(intake.seen.values()) == {1}
+    log.close()
+
+
+def test_a_shipper_that_is_no_longer_wanted_ships_the_rest_first(tmp_path: Path, keep, intake: Intake) -> None:
+    log, keeper = AuditLog(tmp_path / "audit"), keep()
+    for number in range(500):
+        log.append({"_id": str(number)})
+    log.close()
+    keeper.stop()
+    assert len(intake.seen) == 500
+    assert not list((tmp_path / "audit").glob("*.jsonl"))

@@ -1,14 +1,22 @@
 """Strict validation of what callers send."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from modelyard_serving.manifest import Column
-from modelyard_serving.runtime.rows import BadRequest, parse_rows, to_table
+from modelyard_serving.runtime.rows import BadRequest, Schema, parse_rows
 
 COLUMNS = (Column("x", "float64"), Column("n", "int64"), Column("ok", "bool"), Column("name", "str"))
+NUMBERS = (Column("x", "float64"), Column("y", "float64"))
 GOOD = {"x": 1.5, "n": 3, "ok": True, "name": "äöü"}
+
+
+def to_table(rows: list[Any], columns: tuple[Column, ...]) -> pd.DataFrame:
+    schema = Schema(columns)
+    return schema.table(schema.read(rows))
 
 
 def test_rows_become_a_table_in_the_declared_order_and_dtypes() -> None:
@@ -60,8 +68,8 @@ def test_all_faults_are_reported_at_once() -> None:
 )  # fmt: skip
 def test_what_is_not_a_list_of_rows_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
-        parse_rows(body)
+        parse_rows(body, COLUMNS)
 
 
 def test_a_bare_list_of_records_is_taken_too() -> None:
-    assert parse_rows(b'[{"x": 1}]') == parse_rows(b'{"rows": [{"x": 1}]}') == [{"x": 1}]
+    assert parse_rows(b'[{"x": 1}]', COLUMNS) == parse_rows(b'{"rows": [{"x": 1}]}', COLUMNS) == [{"x": 1}]

@@ -23,7 +23,7 @@ from modelyard_build.steps import Steps
 from modelyard_build.supply.known_bad import TABLE as KNOWN_BAD
 from modelyard_build.supply.sbom import sbom
 from modelyard_build.supply.signing import key_pair, sign, verify
-from modelyard_serving.manifest import Column, Manifest
+from modelyard_serving.manifest import AuditPlan, Column, Manifest
 from modelyard_tracking.approval import Approval, Approvals
 from modelyard_tracking.digests import file_sha256, text_sha256
 from modelyard_tracking.layout import check_layout
@@ -70,7 +70,7 @@ class Builder:
                 model_kind = approval.evidence.get("kind", "sklearn")
                 check_layout(model, model_kind)
                 _check_pickle(model_kind, version.ref, project)
-                manifest = _manifest(version, approval, model)
+                manifest = _manifest(version, approval, model, project)
             with steps.step("environment from the run's lock"):
                 part = Path(scratch) / LOCK
                 part.write_text(served_part(lock.read_text(), manifest.kind))
@@ -166,6 +166,7 @@ def _inputs_sha256(approval: Approval, lock: Path, wheel: Path, project: Project
         file_sha256(wheel),
         project.endpoint.model_dump_json(exclude={"unit", "reward"}),
         project.build.model_dump_json(),
+        project.audit.model_dump_json(),
         file_sha256(KNOWN_BAD),
         file_sha256(cases_file) if cases_file.is_file() else "no cases",
     ]
@@ -206,8 +207,15 @@ def _check_pickle(model_kind: str, ref: str, project: Project) -> None:
         )
 
 
-def _manifest(version: ModelVersion, approval: Approval, model: Path) -> Manifest:
+def _manifest(version: ModelVersion, approval: Approval, model: Path, project: Project) -> Manifest:
     facts, schema = approval.evidence, read_schema(model)
+    names = [column["name"] for column in schema["inputs"]]
+    if strange := sorted(set(project.audit.redact) - set(names)):
+        raise Refused(
+            f"{project.folder / 'project.toml'}: [audit] redact names {', '.join(strange)}, which {version.ref} "
+            f"does not take, so what it should hide would be recorded. It takes {', '.join(names)}."
+        )
+    bounds = {entry["name"]: entry.get("range") for entry in (facts.get("card") or {}).get("inputs") or ()}
     return Manifest(
         model=version.model,
         version=version.version,
@@ -221,9 +229,13 @@ def _manifest(version: ModelVersion, approval: Approval, model: Path) -> Manifes
         evidence_sha256=approval.evidence_sha256,
         approved_by=approval.approved_by or "",
         python=facts["python"],
-        inputs=tuple(Column(**column) for column in schema["inputs"]),
+        inputs=tuple(
+            Column(column["name"], column["dtype"], *(bounds.get(column["name"]) or ())) for column in schema["inputs"]
+        ),
         methods=tuple(schema["methods"]),
         classes=tuple(schema["classes"]),
         ledger=str(approval.ledger_entry or ""),
         kind=schema["kind"],
+        tolerance=project.endpoint.tolerance,
+        audit=AuditPlan(tuple(project.audit.redact), **project.audit.model_dump(exclude={"redact"})),
     )

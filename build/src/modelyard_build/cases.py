@@ -8,8 +8,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from modelyard_build.answers import first_difference
 from modelyard_build.errors import Refused
+from modelyard_serving.answers import first_difference
 
 CASES = "cases.json"
 Kind = Literal["typical", "critical", "out-of-domain", "must-fail"]

@@ -70,9 +70,9 @@ class LocalStage:
 
 
 def serve_command(environment: Path, bento: Path, port: int, host: str = "127.0.0.1") -> list[str]:
-    """How a bento is served, in checks, stage and image alike: by `bentoml serve`, in its own environment."""
+    """How a bento is served, in checks, stage and image alike: by its runtime, in its own environment."""
     python = str(environment / "bin" / "python")
-    return [python, "-m", "bentoml", "serve", str(bento), "--host", host, "--port", str(port)]
+    return [python, "-m", "modelyard_serving.runtime.server", str(bento), "--host", host, "--port", str(port)]
 
 
 def serving_env(home: Path, environment: Path) -> dict[str, str]:

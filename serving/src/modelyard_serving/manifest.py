@@ -26,10 +26,22 @@ class Column:
 
     name: str
     dtype: str
+    least: float | None = None  # what is allowed, where that was declared
+    greatest: float | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"column {self.name!r}: dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPlan:
+    """What of a prediction is kept, for how long, and what happens when it cannot be."""
+
+    redact: tuple[str, ...] = ()  # columns whose values are not recorded
+    retention_days: int | None = None  # None: for ever
+    when_full: str = "refuse"  # or "count": it is answered, and counted as not recorded
+    flush: str = "system"  # an answer waits until its record is with the operating system, or on the "disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,8 @@ class Manifest:
     ledger: str = ""  # number:sha256 of the ledger's entry that approved this version
     format: int = FORMAT
     kind: str = "sklearn"  # the only one there was, when manifests did not say
+    tolerance: float = 1e-9  # relative; how far an answer to a golden row may be from training's
+    audit: AuditPlan = AuditPlan()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -81,6 +95,8 @@ class Manifest:
         raw["inputs"] = tuple(Column(**column) for column in raw["inputs"])
         for name in ("data_sha256", "methods", "classes"):
             raw[name] = tuple(raw[name])
+        if said := raw.get("audit"):
+            raw["audit"] = AuditPlan(**{**said, "redact": tuple(said["redact"])})
         return cls(**raw)
 
     @classmethod

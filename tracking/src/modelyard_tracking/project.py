@@ -126,6 +126,15 @@ class EndpointContract(_Table):
         return breaks
 
 
+class AuditContract(_Table):
+    """What of each prediction is kept, and for how long."""
+
+    redact: list[Text] = []  # inputs whose values are not recorded
+    retention_days: Count | None = None  # unsaid: for ever
+    when_full: Literal["refuse", "count"] = "refuse"  # no record can be written: no answer, or a counted one
+    flush: Literal["system", "disk"] = "system"  # who has the record when the answer leaves
+
+
 class SweepPlan(_Table):
     """How hyperparameters are searched."""
 
@@ -204,6 +213,7 @@ class Project(_Table):
     endpoint: EndpointContract
     model: ModelPlan = ModelPlan()
     build: BuildPlan = BuildPlan()
+    audit: AuditContract = AuditContract()
     sweep: SweepPlan = SweepPlan()
 
     @field_validator("name")

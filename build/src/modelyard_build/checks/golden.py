@@ -3,10 +3,10 @@
 This is what catches train/serve skew: another library version, a changed constant, a swapped column.
 """
 
-from modelyard_build.answers import first_difference, is_finite
 from modelyard_build.checks.doors import DOORS, Door
 from modelyard_build.checks.finding import Finding, Subject
 from modelyard_build.served import Served
+from modelyard_serving.answers import first_difference, is_finite
 
 SINGLES = 5  # rows also sent one by one: a batch of one must answer like a batch of many
 

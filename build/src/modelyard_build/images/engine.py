@@ -19,7 +19,7 @@ from docker.errors import APIError, BuildError, DockerException, ImageNotFound, 
 from docker.models.containers import Container
 
 from modelyard_build.errors import Refused, Unavailable
-from modelyard_build.served import Served, wait_until_ready
+from modelyard_build.served import CHECKED, Served, wait_until_ready
 
 _USUAL = "unix:///var/run/docker.sock"
 CONNECT_S = 5
@@ -171,6 +171,7 @@ class Engine:
                 image,
                 detach=True,
                 read_only=True,
+                environment=CHECKED,
                 tmpfs={"/tmp": "size=256m"},  # noqa: S108 - inside the container
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -14,13 +14,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from modelyard_serving.manifest import Manifest
-from modelyard_serving.runtime.audit import AuditLog, Shipper
+from modelyard_serving.runtime import golden
+from modelyard_serving.runtime.audit import AuditLog
 from modelyard_serving.runtime.doors import invocations, native, oip
 from modelyard_serving.runtime.doors.door import Door, Reply
 from modelyard_serving.runtime.metrics import CONTENT_TYPE_LATEST, Metrics
 from modelyard_serving.runtime.model import Model
-from modelyard_serving.runtime.plane import Plane
+from modelyard_serving.runtime.plane import Plane, Receive, Scope, Send
 from modelyard_serving.runtime.rows import BadRequest
+from modelyard_serving.runtime.shipper import Keeper
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -33,6 +35,7 @@ class RuntimeSettings:
     console_url: str | None = None
     gateway_secret: str | None = None  # set: only the gateway is answered
     bento_sha256: str | None = None  # what was deployed; the image cannot know its own digest
+    checked: bool = True  # it starts only if it answers the golden rows; a build's checks ask these themselves
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -42,6 +45,7 @@ class RuntimeSettings:
             console_url=env.get("YARD_CONSOLE_URL"),
             gateway_secret=Path(secret_file).read_text().strip() if secret_file else None,
             bento_sha256=env.get("YARD_BENTO_SHA256"),
+            checked=env.get("YARD_START_CHECK") != "off",
         )
 
 
@@ -51,17 +55,18 @@ def create_app(folder: Path) -> Starlette:
     exact = f"{model}/versions/{{version}}"
     app = Starlette(
         routes=[
-            Route("/predict", _asks(native), methods=["POST"]),
-            Route("/invocations", _asks(invocations), methods=["POST"]),
-            Route(f"{model}/infer", _asks(oip), methods=["POST"]),
-            Route(f"{exact}/infer", _asks(oip), methods=["POST"]),
+            _asked("/predict", native),
+            _asked("/invocations", invocations),
+            _asked(f"{model}/infer", oip),
+            _asked(f"{exact}/infer", oip),
             Route("/v2", _always(Reply.of(oip.describe_server()))),
             Route("/v2/health/live", _always(Reply.of({"live": True}))),  # who answers at all has loaded its model
-            Route("/v2/health/ready", _always(Reply.of({"ready": True}))),
+            Route("/v2/health/ready", _readiness(lambda ready: Reply.of({"ready": ready}))),
             *(Route(address, _says(oip.describe)) for address in (model, exact)),
             *(Route(f"{address}/ready", _says(oip.describe_readiness)) for address in (model, exact)),
             Route("/v2/{rest:path}", _nothing_here, methods=["GET", "POST"]),  # BentoML's own 404 has another shape
-            *(Route(address, _always(Reply(b"\n"))) for address in ("/ping", "/health")),
+            *(Route(address, _always(Reply(b"\n"))) for address in ("/ping", "/health", "/livez", "/healthz")),
+            Route("/readyz", _readiness(lambda ready: Reply(b"ready\n" if ready else b"draining\n", "text/plain"))),
             Route("/version", _always(Reply(version("modelyard-serving").encode(), "text/plain"))),
             Route("/metrics", _metrics),
             Route("/provenance", _provenance),
@@ -73,26 +78,49 @@ def create_app(folder: Path) -> Starlette:
 
 
 def start(app: Starlette) -> None:
-    """Verify and load the model, open the audit log, start the shipper. Called once per worker."""
+    """Verify and load the model, ask it the golden rows, open the audit log, start the shipper. Called once per worker.
+
+    Raises:
+        Refused: a digest differs, or an answer to a golden row; nothing is served then.
+    """
     settings = RuntimeSettings.from_env(os.environ)
-    model, metrics = Model.load(app.state.folder), Metrics()
-    app.state.plane = Plane(
-        replace(model, ask=metrics.counted(model.ask)),
-        metrics,
-        AuditLog(settings.audit_folder) if settings.audit_folder else None,
-        settings.gateway_secret,
-        settings.bento_sha256,
-    )
+    folder = app.state.folder
+    model, metrics = golden.checked(Model.load(folder), folder / "model", settings.checked), Metrics()
+    audit = AuditLog(settings.audit_folder, model.manifest.audit.flush) if settings.audit_folder else None
+    app.state.plane = Plane(model, metrics, audit, settings.gateway_secret, settings.bento_sha256)
     if settings.audit_folder and settings.console_url:
-        Shipper(settings.audit_folder, settings.console_url, settings.gateway_secret or "").start()
+        app.state.shipper = Keeper(settings.audit_folder)
 
 
-def _asks(door: Door) -> Handler:
-    async def ask(request: Request) -> Response:
-        plane: Plane = request.app.state.plane
-        return await plane.answer(door, request)
+def stop(app: Starlette) -> None:
+    """Close what `start` has opened; what is in the audit log is shipped, if the console takes it soon."""
+    plane: Plane = app.state.plane
+    if plane.audit is not None:
+        plane.audit.close()
+    if shipper := getattr(app.state, "shipper", None):
+        shipper.stop()
 
-    return ask
+
+class _Asks:
+    """An address of the data plane: plain ASGI, since it is most of what is ever asked."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await scope["app"].state.plane.answer(self._door, scope, receive, send)
+
+
+def _asked(path: str, door: Door) -> Route:
+    return Route(path, _Asks(door), methods=["POST"])
+
+
+def _readiness(reply: Callable[[bool], Reply]) -> Handler:
+    async def say(request: Request) -> Response:
+        ready = not request.app.state.plane.draining
+        return _response(reply(ready), 200 if ready else 503)
+
+    return say
 
 
 def _always(reply: Reply) -> Handler:

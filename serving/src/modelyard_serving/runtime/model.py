@@ -1,18 +1,19 @@
 """The model: verified, loaded once, asked in batches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 
 from modelyard_serving import model_files
 from modelyard_serving.errors import Refused
-from modelyard_serving.manifest import METHODS, Manifest
+from modelyard_serving.manifest import Manifest
 from modelyard_serving.runtime.kinds import estimator, graph, pickled
 from modelyard_serving.runtime.kinds.ask import Ask, Loader
 from modelyard_serving.runtime.kinds.estimator import TRUSTED_TYPES
+from modelyard_serving.runtime.rows import Schema, Values
 
 __all__ = ["TRUSTED_TYPES", "BadAnswer", "Model", "load"]
 
@@ -32,28 +33,35 @@ class BadAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded model and its manifest."""
+    """A loaded model, its manifest, and the columns that it takes."""
 
     manifest: Manifest
     ask: Ask
+    schema: Schema
+    takes_arrays: bool = False  # its answers do not depend on the names of columns, see `golden`
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Load `folder/model` if it is byte for byte what the manifest says; raises as `load` does."""
         manifest = Manifest.read(folder)
-        return cls(manifest, load(folder / "model", manifest.kind, manifest.model_sha256))
+        ask = load(folder / "model", manifest.kind, manifest.model_sha256)
+        return cls(manifest, ask, Schema(manifest.inputs))
 
-    def answer(self, table: pd.DataFrame) -> dict[str, list[Any]]:
-        """One list per method of the manifest, each as long as `table`."""
+    def answer(self, rows: Sequence[Values], methods: Sequence[str]) -> dict[str, list[Any]]:
+        """One list per method, each as long as `rows`, which the schema has checked.
+
+        Raises:
+            BadAnswer: the model's answers are too many, too few, or no finite numbers.
+        """
         answers: dict[str, list[Any]] = {}
-        methods = self.manifest.methods
+        table = self.schema.array(rows) if self.takes_arrays else self.schema.table(rows)
         for method, given in zip(methods, self.ask(table, methods), strict=True):
             values = np.asarray(given)
-            if len(values) != len(table):
-                raise BadAnswer(f"{method} gave {len(values)} answers for {len(table)} rows")
+            if len(values) != len(rows):
+                raise BadAnswer(f"{method} gave {len(values)} answers for {len(rows)} rows")
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise BadAnswer(f"{method} gave an answer that is not a finite number")
-            answers[METHODS[method]] = values.tolist()
+            answers[method] = values.tolist()
         return answers
 
 

@@ -1,6 +1,6 @@
 """What every door has: it reads a body into rows, writes answers into a body, and refuses in its own words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,12 +9,25 @@ import orjson
 from modelyard_serving.manifest import Manifest
 
 
+class Headers:
+    """A request's headers, each decoded when it is asked for."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._raw = dict(raw)  # ASGI gives names in lower case
+
+    def get(self, name: str, default: str = "") -> str:
+        value = self._raw.get(name.encode())
+        return default if value is None else value.decode("latin-1")
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request as it came in."""
 
     body: bytes
-    headers: Mapping[str, str]  # whatever the case of a name
+    headers: Headers
     path: Mapping[str, str]  # what the address itself says, such as a model's name
 
 
@@ -41,10 +54,15 @@ class Reply:
 
 
 class Question(Protocol):
-    """Rows, not yet checked against the model's inputs, and how whoever sent them wants the answer."""
+    """Rows, not yet checked against the model's inputs, and how whoever sent them wants the answer.
+
+    A row is what the caller sent; or, where the door itself has put values into the declared order, a tuple.
+    """
 
     @property
     def rows(self) -> list[Any]: ...
+
+    def methods(self, manifest: Manifest) -> tuple[str, ...]: ...
 
     def reply(self, answer: Answer) -> Reply: ...
 

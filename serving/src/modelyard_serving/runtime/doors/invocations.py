@@ -7,7 +7,6 @@ CSV's texts only what reads as the column's type is one.
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +14,7 @@ from typing import Any
 
 from modelyard_serving.manifest import METHODS, Column, Manifest
 from modelyard_serving.runtime.doors.door import Answer, Asked, Reply, in_one_line
-from modelyard_serving.runtime.rows import MAX_FAULTS, MAX_ROWS, BadRequest, check_count, parse_json
+from modelyard_serving.runtime.rows import MAX_ROWS, BadRequest, check_count, in_order, parse_json, table_of
 
 NAME = "invocations"
 _ERROR_CODES = {
@@ -34,6 +33,9 @@ class Frame:
     """The rows of a frame, to be answered by what `predict` gives."""
 
     rows: list[Any]
+
+    def methods(self, manifest: Manifest) -> tuple[str, ...]:  # noqa: ARG002 - other doors want it
+        return ("predict",)
 
     def reply(self, answer: Answer) -> Reply:
         return Reply.of({"predictions": answer.values[METHODS["predict"]]})
@@ -68,12 +70,12 @@ def _json(document: Any, columns: Sequence[Column]) -> list[Any]:
     if unknown := asked.keys() - _FORMS.keys() - {"params"}:
         raise BadRequest(f"the key {min(unknown)[:40]!r} is unknown; send one of {', '.join(_FORMS)}")
     [form] = forms
-    rows = _FORMS[form](asked[form], [column.name for column in columns])
+    rows = _FORMS[form](asked[form], columns)
     check_count(len(rows))
     return rows
 
 
-def _split(frame: Any, names: Sequence[str]) -> list[Any]:
+def _split(frame: Any, wanted: Sequence[Column]) -> list[Any]:
     if not isinstance(frame, dict) or not frame.keys() <= {"columns", "data", "index"}:
         raise BadRequest("dataframe_split must be an object of columns and data, and perhaps an index")
     columns, data = frame.get("columns"), frame.get("data")
@@ -81,39 +83,39 @@ def _split(frame: Any, names: Sequence[str]) -> list[Any]:
         raise BadRequest("dataframe_split wants columns, a list of names")
     if not isinstance(data, list):
         raise BadRequest("dataframe_split wants data, a list of rows")
-    return _records(columns, data, len(names), "dataframe_split.data[{}]", 0)
+    return table_of(columns, data, wanted, "dataframe_split.data[{}]")
 
 
-def _list_of_records(rows: Any, names: Sequence[str]) -> list[Any]:  # noqa: ARG001 - other forms want it
+def _list_of_records(rows: Any, wanted: Sequence[Column]) -> list[Any]:  # noqa: ARG001 - other forms want it
     if not isinstance(rows, list):
         raise BadRequest('dataframe_records must be a list of records: [{"column": value, ...}, ...]')
     return rows
 
 
-def _instances(rows: Any, names: Sequence[str]) -> list[Any]:
+def _instances(rows: Any, wanted: Sequence[Column]) -> list[Any]:
     if not isinstance(rows, list):
         raise BadRequest('instances must be a list of records: [{"column": value, ...}, ...]')
-    if len(names) == 1 and not any(isinstance(row, dict) for row in rows):
-        return [{names[0]: value} for value in rows]
+    if len(wanted) == 1 and not any(isinstance(row, dict) for row in rows):
+        return [(value,) for value in rows]
     if any(isinstance(row, list) for row in rows):
         raise BadRequest("this model's columns have names: send records, or dataframe_split with its columns")
     return rows
 
 
-def _inputs(frame: Any, names: Sequence[str]) -> list[Any]:
+def _inputs(frame: Any, wanted: Sequence[Column]) -> list[Any]:
     if not isinstance(frame, dict):
         if not isinstance(frame, list):
             raise BadRequest('inputs must be an object of columns, {"column": [value, ...], ...}, or a list of records')
-        return _instances(frame, names)
+        return _instances(frame, wanted)
     if not all(isinstance(values, list) for values in frame.values()):
         raise BadRequest('each column of inputs must be a list: {"column": [value, ...], ...}')
     counts = {len(values) for values in frame.values()}
     if len(counts) > 1:
         raise BadRequest(f"the columns of inputs have from {min(counts)} to {max(counts)} values; give each as many")
-    return [dict(zip(frame, row, strict=True)) for row in zip(*frame.values(), strict=True)]
+    return in_order(list(frame), list(zip(*frame.values(), strict=True)), wanted)
 
 
-_FORMS: Mapping[str, Callable[[Any, Sequence[str]], list[Any]]] = {
+_FORMS: Mapping[str, Callable[[Any, Sequence[Column]], list[Any]]] = {
     "dataframe_split": _split,
     "dataframe_records": _list_of_records,
     "instances": _instances,
@@ -138,8 +140,9 @@ def _csv(body: bytes, columns: Sequence[Column]) -> list[Any]:
     dtypes = {column.name: column.dtype for column in columns}
     if header[0] == "" and "" not in dtypes:  # what pandas' to_csv writes in front: the index
         header, data = header[1:], [line[1:] for line in data]
-    rows = _records(header, data, len(columns), "line {}", 2)
-    return [{name: _value(text, dtypes.get(name, "str")) for name, text in row.items()} for row in rows]
+    types = [dtypes.get(name, "str") for name in header]
+    read = [list(map(_value, line, types)) if len(line) == len(types) else line for line in data]
+    return table_of(header, read, columns, "line {}", 2)
 
 
 def _value(text: str, dtype: str) -> Any:
@@ -149,15 +152,3 @@ def _value(text: str, dtype: str) -> Any:
     if dtype == "int64" and _INT.fullmatch(text):
         return int(text)
     return float(text) if dtype in ("float64", "float32") and _FLOAT.fullmatch(text) else text
-
-
-def _records(names: Sequence[str], data: Sequence[Any], wanted: int, place: str, first: int) -> list[Any]:
-    if len(names) > wanted + MAX_FAULTS:
-        raise BadRequest(f"{len(names)} columns are too many, the model takes {wanted}")
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise BadRequest(f"the column {twice[0][:40]!r} is there more than once")
-    for number, values in enumerate(data, first):
-        if not isinstance(values, list) or len(values) != len(names):
-            found = f"{len(values)} values" if isinstance(values, list) else "no list"
-            raise BadRequest(f"{place.format(number)}: expected {len(names)} values, as there are columns, got {found}")
-    return [dict(zip(names, values, strict=True)) for values in data]

@@ -1,4 +1,7 @@
-"""The native door: `{"rows": [{"column": value}]}`; faults are listed, each with its row and column."""
+"""The native door: `{"rows": [{"column": value}]}`, or `{"columns": [...], "rows": [[...]]}`, which is shorter.
+
+Faults are listed, each with its row and column.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +20,9 @@ class Rows:
 
     rows: list[Any]
 
+    def methods(self, manifest: Manifest) -> tuple[str, ...]:
+        return manifest.methods
+
     def reply(self, answer: Answer) -> Reply:
         manifest = answer.manifest
         said = {"prediction_id": answer.prediction_id, "model": manifest.model, "version": manifest.version}
@@ -24,8 +30,8 @@ class Rows:
         return Reply.of(said | dict(answer.values) | classes)
 
 
-def parse(asked: Asked, manifest: Manifest) -> Rows:  # noqa: ARG001 - other doors want it
-    return Rows(parse_rows(asked.body))
+def parse(asked: Asked, manifest: Manifest) -> Rows:
+    return Rows(parse_rows(asked.body, manifest.inputs))
 
 
 def refuse(status: int, message: str, faults: Sequence[str] = ()) -> Reply:

@@ -58,6 +58,9 @@ class Inference:
     id: str | None
     outputs: Mapping[str, bool]
 
+    def methods(self, manifest: Manifest) -> tuple[str, ...]:
+        return tuple(method for method in manifest.methods if METHODS[method] in self.outputs)
+
     def reply(self, answer: Answer) -> Reply:
         manifest, outputs, raw = answer.manifest, [], b""
         for name, binary in self.outputs.items():
@@ -144,7 +147,7 @@ class _Tensor:
 def _split(asked: Asked) -> tuple[dict[str, Any], bytes]:
     """The JSON, and the bytes behind it."""
     length = asked.headers.get(_HEADER_LENGTH)
-    if length is None:
+    if not length:
         body, raw = asked.body, b""
     elif length.isascii() and length.isdigit() and len(length) < 10 and int(length) <= len(asked.body):
         body, raw = asked.body[: int(length)], asked.body[int(length) :]
@@ -200,7 +203,7 @@ def _rows(given: Sequence[_Tensor], columns: Sequence[Column]) -> list[Any]:
         faults.append(f"the tensors have from {min(counts)} to {max(counts)} rows; give each as many")
     _raise(faults)
     values = {tensor.name: tensor.values for tensor in given}
-    return [dict(zip(names, row, strict=True)) for row in zip(*(values[name] for name in names), strict=True)]
+    return list(zip(*(values[name] for name in names), strict=True))
 
 
 def _rows_of_table(table: _Tensor, columns: Sequence[Column]) -> list[Any]:
@@ -210,8 +213,7 @@ def _rows_of_table(table: _Tensor, columns: Sequence[Column]) -> list[Any]:
             "the tensors do not fit the model's inputs",
             [f"tensor {table.name[:40]!r} is {table.datatype} {list(table.shape)}, expected {datatype} [n, {width}]"],
         )
-    names, values = [column.name for column in columns], table.values
-    return [dict(zip(names, values[at : at + width], strict=True)) for at in range(0, len(values), width)]
+    return list(zip(*[iter(table.values)] * width, strict=True))
 
 
 def _outputs(document: Mapping[str, Any], binary: bool, manifest: Manifest) -> dict[str, bool]:

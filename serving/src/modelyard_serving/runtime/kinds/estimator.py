@@ -1,8 +1,14 @@
 """A scikit-learn estimator, in skops: data, and the names of types. Only types of our own list are made."""
 
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+
 from modelyard_serving.errors import Refused
 from modelyard_serving.runtime.kinds import archive
-from modelyard_serving.runtime.kinds.ask import Ask, methods_of
+from modelyard_serving.runtime.kinds.ask import Ask
 
 FILE = "model.skops"
 MAX_BYTES = 4 * 2**30
@@ -34,9 +40,41 @@ def load(content: bytes) -> Ask:
         Refused: it would unpack to too much, or holds types that are neither skops' nor ours.
     """
     import skops.io
+    from sklearn import set_config
 
     archive.check(content)
     untrusted = sorted(set(skops.io.get_untrusted_types(data=content)) - set(TRUSTED_TYPES))
     if untrusted:
         raise Refused(f"it holds types that are not trusted: {', '.join(untrusted)}")
-    return methods_of(skops.io.loads(content, trusted=list(TRUSTED_TYPES)))
+    set_config(assume_finite=True, skip_parameter_validation=True)  # what comes in and goes out is checked around it
+    return _steps_once(skops.io.loads(content, trusted=list(TRUSTED_TYPES)))
+
+
+def _steps_once(estimator: Any) -> Ask:
+    """Ask an estimator, from a DataFrame or from an array of its values; of a pipeline all but the last step are
+    computed once for all methods."""
+    named = _steps(estimator)
+    nameless = [_without_names(step) for step in named]
+
+    def ask(table: Any, methods: Sequence[str]) -> list[Any]:
+        *before, last = nameless if isinstance(table, np.ndarray) else named
+        for step in before:
+            table = step.transform(table)
+        return [getattr(last, method)(table) for method in methods]
+
+    return ask
+
+
+def _steps(estimator: Any) -> list[Any]:
+    from sklearn.pipeline import Pipeline
+
+    if not isinstance(estimator, Pipeline):
+        return [estimator]
+    return [step for _, step in estimator.steps if step not in (None, "passthrough")]
+
+
+def _without_names(step: Any) -> Any:
+    """The same, but it does not warn of an array that its columns were called something in training."""
+    bare = copy(step)
+    vars(bare).pop("feature_names_in_", None)
+    return bare

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modelyard_build.answers import first_difference
+from modelyard_serving.answers import first_difference
 
 
 @pytest.mark.parametrize(
