@@ -1,16 +1,22 @@
 """Results over a real MongoDB, as the intake and feedback leave it."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
+from modelyard_serving.console.app import create_app
+from modelyard_serving.console.evidence import gather
 from modelyard_serving.console.feedback import Feedback, keep
 from modelyard_serving.console.indexes import prepare
 from modelyard_serving.console.intake import take
+from modelyard_serving.console.report import report
 from modelyard_serving.console.results import Results, results
+from modelyard_serving.console.timeline import timeline
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 _ids = (f"{number:032x}" for number in count())
@@ -134,3 +140,39 @@ def test_what_is_summed_up_is_read_from_indexes_alone(db) -> None:
 def test_an_endpoint_that_nobody_asked_has_no_results_and_no_verdict(db) -> None:
     found = results(db, "tumor")
     assert (found.variants, found.comparisons, found.sample_ratio.p) == ([], [], None)
+
+
+def test_the_page_says_what_the_results_say_and_asks_nothing_of_the_network(db, serve_app) -> None:
+    split(db, 1, champion=80, challenger=20)
+    for number in range(60):
+        variant = "challenger" if number % 2 else "champion"
+        ask(db, record(unit=f"<u{number}>", variant=variant, version=number % 2), rewards=[number % 3])
+    ask(db, record(shadow=True, variant="<shadow>", version=3))
+    url = f"http://127.0.0.1:{serve_app(create_app(db, 's'))}/v1/endpoints/tumor/report"
+    answer = httpx.get(url, headers={"x-gateway-secret": "s"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.text.count("<svg") == 3
+    assert "mistrust every number" in answer.text
+    [compared] = results(db, "tumor").comparisons
+    assert f"{compared.difference:+.4f}" in answer.text
+    assert "&lt;shadow&gt;" in answer.text
+    assert not re.search(r"<shadow|<script|https?:|url\(|@import", answer.text)
+
+
+def test_the_page_of_an_endpoint_that_nobody_asked_says_so(db) -> None:
+    text = report(db, "tumor", NOW)
+    assert "No unit has been answered yet" in text
+    assert "nothing to draw yet" in text
+
+
+def test_the_courses_last_moment_is_what_the_results_say(db) -> None:
+    for number in range(50):
+        at = (NOW - timedelta(days=number % 10)).isoformat()
+        ask(db, record(unit=f"u{number % 40}", at=at), rewards=[number % 3])
+    course = timeline(db, "tumor", gather(db, "tumor", times=True).asked, NOW + timedelta(hours=1)).courses["champion"]
+    champion = of(results(db, "tumor"), "champion")
+    assert (course.units[-1], course.rewards[-1].value) == (champion.units, champion.mean_reward)
+    assert course.rewards[-1].interval == pytest.approx(champion.reward_interval)
+    assert list(course.units) == sorted(course.units)
+    assert course.rewards[0].not_enough

@@ -1,4 +1,4 @@
-"""What can go wrong for a caller: one base class, `CallFailed`, and a class for each thing that is handled its own way."""
+"""What can go wrong for a caller: a base class, `CallFailed`, and one for each thing that is handled its own way."""
 
 from collections.abc import Mapping, Sequence
 

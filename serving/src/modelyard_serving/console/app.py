@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from modelyard_serving.console import feedback
 from modelyard_serving.console.intake import take
+from modelyard_serving.console.report import report
 from modelyard_serving.console.results import results
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def create_app(db: "Database[dict[str, Any]]", secret: str) -> Starlette:
             Route("/internal/audit", _guarded(_audit), methods=["POST"]),
             Route("/v1/feedback", _guarded(_feedback), methods=["POST"]),
             Route("/v1/endpoints/{endpoint}/results", _guarded(_results)),
+            Route("/v1/endpoints/{endpoint}/report", _guarded(_report)),
         ],
         exception_handlers={HTTPException: _refused},
     )
@@ -118,6 +120,13 @@ async def _feedback(request: Request) -> Response:
 async def _results(request: Request) -> Response:
     found = await asyncio.to_thread(results, request.app.state.db, request.path_params["endpoint"])
     return _json(200, asdict(found))
+
+
+async def _report(request: Request) -> Response:
+    """The same as a page, for a person."""
+    found = await asyncio.to_thread(report, request.app.state.db, request.path_params["endpoint"])
+    headers = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    return Response(found, headers=headers, media_type="text/html")
 
 
 def _in_time(act: Callable[..., Any], *args: Any) -> Any:

@@ -17,7 +17,7 @@ from pymongo.database import Database
 
 ASSIGNED = ("unit", "caller")  # the split said who answers; requests without a unit or to an exact version are left out
 
-_SPLIT, _SHADOW, _OTHER = "split", "shadow", "other"
+SPLIT, _SHADOW, _OTHER = "split", "shadow", "other"
 _BETWEEN = "\t"  # what is between the parts of a cell; the unit comes last, since only it may hold one
 
 Document = dict[str, Any]
@@ -76,7 +76,7 @@ class Evidence:
 
 def cells(record: Mapping[str, Any]) -> Document:
     """What an audit record is summed up by: its unit and outcome, and how fast it was."""
-    kind = _SHADOW if record.get("shadow") else _SPLIT if record.get("assigned_by") in ASSIGNED else ""
+    kind = _SHADOW if record.get("shadow") else SPLIT if record.get("assigned_by") in ASSIGNED else ""
     if not kind:
         return {}
     status = record["status"]
@@ -90,9 +90,14 @@ def cells(record: Mapping[str, Any]) -> Document:
 
 def feedback_cell(joined: Mapping[str, Any]) -> str:
     """What joined feedback is summed up by."""
-    kind = _SPLIT if joined["assigned_by"] in ASSIGNED else _OTHER
+    kind = SPLIT if joined["assigned_by"] in ASSIGNED else _OTHER
     parts = (kind, joined["variant"] or "", joined["version"], _or_none(joined["epoch"]), joined["state"])
     return _BETWEEN.join(map(str, (*parts, joined["unit"] or "")))
+
+
+def parts_of_feedback_cell(cell: str) -> list[str]:
+    """Kind, variant, version, epoch, state and unit."""
+    return cell.split(_BETWEEN, 5)
 
 
 def gather(db: "Database[dict[str, Any]]", endpoint: str, *, times: bool = False) -> Evidence:
@@ -107,14 +112,14 @@ def gather(db: "Database[dict[str, Any]]", endpoint: str, *, times: bool = False
             (lambda: _asked(db, endpoint, times), lambda: _latencies(db, endpoint), lambda: _judged(db, endpoint)),
         )
     known = db.endpoints.find_one({"_id": endpoint}, {"feedback_days": 1}) or {}
-    shares = _shares(db, endpoint, {row.epoch for row in rows[_SPLIT]} - {None})
-    said = (judged[0], steps[_SPLIT], rows[_SHADOW], steps[_SHADOW], judged[1])
-    return Evidence(rows[_SPLIT], *said, shares, known.get("feedback_days"))
+    shares = _shares(db, endpoint, {row.epoch for row in rows[SPLIT]} - {None})
+    said = (judged[0], steps[SPLIT], rows[_SHADOW], steps[_SHADOW], judged[1])
+    return Evidence(rows[SPLIT], *said, shares, known.get("feedback_days"))
 
 
 def _asked(db: "Database[dict[str, Any]]", endpoint: str, times: bool) -> dict[str, list[Asked]]:
     sums: Document = {"n": {"$sum": 1}, **({"first": {"$min": "$at"}} if times else {})}
-    met: dict[str, dict[tuple[str, ...], Document]] = {_SPLIT: {}, _SHADOW: {}}
+    met: dict[str, dict[tuple[str, ...], Document]] = {SPLIT: {}, _SHADOW: {}}
     for row in _grouped(db.predictions, endpoint, "cell", sums):
         kind, variant, version, epoch, outcome, unit = row["_id"].split(_BETWEEN, 5)
         known = met[kind].setdefault((epoch, variant, version, unit), {"first": row.get("first")})
@@ -141,7 +146,7 @@ def _asked(db: "Database[dict[str, Any]]", endpoint: str, times: bool) -> dict[s
 
 def _latencies(db: "Database[dict[str, Any]]", endpoint: str) -> dict[str, list[Latencies]]:
     """Of what was answered. MongoDB before 7 knows no percentiles: so a histogram, in steps of 1 %."""
-    found: dict[str, list[Latencies]] = {_SPLIT: [], _SHADOW: []}
+    found: dict[str, list[Latencies]] = {SPLIT: [], _SHADOW: []}
     for row in _grouped(db.predictions, endpoint, "speed", {"n": {"$sum": 1}}):
         kind, variant, version, step = row["_id"].split(_BETWEEN)
         found[kind].append(Latencies(variant, int(version), math.exp((int(step) + 0.5) / 100), row["n"]))
@@ -153,11 +158,11 @@ def _judged(db: "Database[dict[str, Any]]", endpoint: str) -> tuple[list[Judged]
     sums = {"n": {"$sum": 1}, "total": {"$sum": "$score"}, **{name: {"$sum": f"${name}"} for name in again}}
     rows, counts = [], dict.fromkeys(again, 0)
     for row in _grouped(db.feedback, endpoint, "cell", sums):
-        kind, variant, version, epoch, state, unit = row["_id"].split(_BETWEEN, 5)
+        kind, variant, version, epoch, state, unit = parts_of_feedback_cell(row["_id"])
         counts[state] = counts.get(state, 0) + row["n"]
         for name in again:
             counts[name] += row[name]
-        if kind == _SPLIT:
+        if kind == SPLIT:
             rows.append(Judged(_number(epoch), variant, int(version), unit, state, row["n"], row["total"]))
     return rows, counts
 

@@ -118,8 +118,12 @@ def results(db: "Database[dict[str, Any]]", endpoint: str, at: datetime | None =
     Requests without a unit, or to an exact version, are answered but say nothing about the split.
     """
     at = at or datetime.now(UTC)
-    unmatched = db.feedback.count_documents({"state": feedback.WAITING, "at": {"$lt": at - ON_ITS_WAY}})
-    return summarise(gather(db, endpoint), endpoint, at, unmatched)
+    return summarise(gather(db, endpoint), endpoint, at, count_unmatched(db, at))
+
+
+def count_unmatched(db: "Database[dict[str, Any]]", at: datetime) -> int:
+    """Feedback of all endpoints whose audit record should have come, and has not."""
+    return db.feedback.count_documents({"state": feedback.WAITING, "at": {"$lt": at - ON_ITS_WAY}})
 
 
 def summarise(evidence: Evidence, endpoint: str, at: datetime, unmatched: int = 0) -> Results:
