@@ -131,7 +131,7 @@ def summarise(evidence: Evidence, endpoint: str, at: datetime, unmatched: int = 
     moved = _moved(evidence.asked)
     strata = _strata(evidence.asked, evidence.shares)
     samples = _samples(evidence.judged, strata)
-    unmoved = _samples((row for row in evidence.judged if row.unit not in moved), strata)
+    unmoved = _samples((row for row in evidence.judged if row.unit not in moved), strata) if moved else samples
     counts = evidence.counts
     return Results(
         endpoint,
@@ -176,22 +176,19 @@ def _given(shares: Mapping[str, float] | None) -> Mapping[str, float] | None:
 
 
 def _samples(judged: Iterable[Judged], strata: Mapping[int | None, int]) -> dict[Version, Sample]:
-    sums: dict[Version, dict[tuple[int, int], list[float]]] = defaultdict(dict)
+    columns: dict[Version, tuple[list[int], list[int], list[int], list[float]]] = defaultdict(lambda: ([], [], [], []))
     numbers: dict[str, int] = {}
     for row in judged:
-        if row.state != feedback.COUNTED:
-            continue
-        unit = numbers.setdefault(row.unit, len(numbers))
-        entry = sums[row.variant, row.version].setdefault((strata.get(row.epoch, -1), unit), [0.0, 0.0])
-        entry[0] += row.count
-        entry[1] += row.total
-    return {version: _sample(of) for version, of in sums.items()}
-
-
-def _sample(sums: Mapping[tuple[int, int], Sequence[float]]) -> Sample:
-    keys = np.array(list(sums), dtype=np.int64)
-    values = np.array(list(sums.values()))
-    return Sample(keys[:, 0], keys[:, 1], values[:, 0], values[:, 1])
+        if row.state == feedback.COUNTED:
+            where, units, counts, totals = columns[row.variant, row.version]
+            where.append(strata.get(row.epoch, -1))
+            units.append(numbers.setdefault(row.unit, len(numbers)))
+            counts.append(row.count)
+            totals.append(row.total)
+    return {
+        version: Sample(np.array(where), np.array(units), np.array(counts, float), np.array(totals, float))
+        for version, (where, units, counts, totals) in columns.items()
+    }
 
 
 def _variants(

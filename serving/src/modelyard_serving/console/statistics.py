@@ -25,7 +25,7 @@ Real = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Rewards of one variant, summed by unit and stratum: all arrays have one entry for each pair that was seen."""
+    """Rewards of one variant. Each entry is of one unit in one stratum; a pair may have several."""
 
     strata: Whole  # what is compared within: epochs with the same split
     units: Whole  # which unit; the same number is the same unit
