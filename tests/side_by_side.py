@@ -5,7 +5,7 @@ from xdist.scheduler import LoadScopeScheduling
 _TOGETHER = {
     "road": (
         *("system/test_refusals.py", "system/test_road.py", "system/test_faults.py", "system/test_stack.py"),
-        *("system/test_build.py", "system/test_smoke.py", "jenkins/test_house.py"),
+        *("system/test_build.py", "system/test_smoke.py", "system/test_caller.py", "jenkins/test_house.py"),
     ),
     # Each starts a Ray of its own, which gives up where it does not come up within 30 s: not several at once.
     "ray": ("system/test_sweeps.py", "system/test_ray_cluster.py", "tracking/test_search.py"),

@@ -440,7 +440,7 @@ def test_an_engineer_deploys_splits_retires_and_manages_keys(team: Team, tmp_pat
 def test_the_console_takes_in_audit_and_feedback_and_sums_them_up(team: Team, serve_app) -> None:
     url = f"http://127.0.0.1:{serve_app(create_app(team.db('console'), 's'))}"
     one = {
-        "_id": "a" * 32, "at": "2026-01-01T00:00:00+00:00", "caller": "alice", "unit": "u", "assigned_by": "unit",
+        "_id": "a" * 32, "at": datetime.now(UTC).isoformat(), "caller": "alice", "unit": "u", "assigned_by": "unit",
         "endpoint": "churn", "variant": "champion", "version": 1, "status": 200, "latency_ms": 1.0, "inputs": [],
         "outputs": {"predictions": ["yes"]},
     }  # fmt: skip

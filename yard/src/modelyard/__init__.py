@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modelyard.notebook import CheckView, ComparisonView, RunList, RunView
     from modelyard.yard import Yard
-    from modelyard_serving.client import Client
+    from modelyard_serving.client import AsyncClient, Client
     from modelyard_tracking.experiment import Experiment as _Experiment
 
-__all__ = ["Client", "Experiment", "check", "compare", "open", "run", "runs"]
+__all__ = ["AsyncClient", "Client", "Experiment", "check", "compare", "open", "run", "runs"]
 
 
 def Experiment(name: str) -> "_Experiment":
@@ -92,8 +92,8 @@ def _opened() -> "Yard":
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Client":
-        from modelyard_serving.client import Client
+    if name in ("AsyncClient", "Client"):
+        from modelyard_serving import client
 
-        return Client
+        return getattr(client, name)
     raise AttributeError(f"module 'modelyard' has no attribute {name!r}")

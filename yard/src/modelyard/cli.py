@@ -13,6 +13,7 @@ from modelyard.commands import (
     models,
     projects,
     reproducing,
+    results,
     roles,
     runs,
     serving,
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (stack, projects, training, runs, reproducing, store, models, serving, ledger, roles):
+for group in (stack, projects, training, runs, reproducing, store, models, serving, results, ledger, roles):
     app.add_typer(group.app)
 
 

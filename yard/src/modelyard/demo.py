@@ -166,7 +166,7 @@ def _settled(client: Client, versions: set[int], wanted: int, timeout_s: float =
     """Results of this demo's versions, once the audit of the last prediction has reached the console."""
     deadline = time.monotonic() + timeout_s
     while True:
-        results = [row for row in client.model(PROJECT).results() if row["version"] in versions]
+        results = [row for row in client.model(PROJECT).results()["variants"] if row["version"] in versions]
         if sum(row["feedback"] for row in results) >= wanted or time.monotonic() > deadline:
             return results
         time.sleep(0.1)

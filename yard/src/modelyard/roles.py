@@ -16,7 +16,7 @@ from modelyard_serving.errors import Refused
 RUNS = ("runs", "metrics", "fs.files", "fs.chunks")  # Sacred's own
 COLLECTIONS = (
     *RUNS, "counters", "sweeps", "approvals", "answers", "ledger", "builds", "deployments", "endpoints", "api_keys",
-    "predictions", "feedback",
+    "predictions", "feedback", "bad_records",
 )  # fmt: skip
 OMNIBOARDS = ("omniboard.settings", "omniboard.custom.columns", "omniboard.metric.columns")
 UNAUTHORIZED = 13  # MongoDB's error code
@@ -87,12 +87,15 @@ ROLES = (
         changes=(*_STATE, "api_keys"),
         deletes=("deployments",),
     ),
-    # It reads predictions and feedback to sum up results and to tell feedback that is sent twice from a contradiction.
+    # It reads predictions and feedback to sum up results and to tell feedback that is sent twice from a contradiction,
+    # and the ledger for the split that was in force. It changes feedback to join it with its prediction, and no
+    # prediction.
     Role(
         "console",
         "the process behind the gateway: takes in predictions and feedback, sums up results",
-        reads=("predictions", "feedback", "endpoints", "deployments"),
-        adds=("predictions", "feedback"),
+        reads=("predictions", "feedback", "bad_records", "endpoints", "deployments", "ledger"),
+        adds=("predictions", "feedback", "bad_records"),
+        changes=("feedback", "bad_records"),
         part=True,
     ),
     Role(

@@ -18,6 +18,7 @@ from modelyard.mongod import mongod_process, wait_until_primary
 from modelyard.pages import Page
 from modelyard.roles import UNAUTHORIZED, may
 from modelyard.settings import Settings
+from modelyard_serving.console.indexes import prepare as prepare_console
 from modelyard_serving.errors import Refused, Unavailable
 from modelyard_serving.keys import kept_secret
 from modelyard_serving.processes import Process, Processes
@@ -201,7 +202,7 @@ def ensure_indexes(settings: Settings) -> None:
     with settings.tracking_home.connected() as db:
         try:
             prepare(db)
-            db.predictions.create_index([("endpoint", 1), ("assigned_by", 1), ("at", -1)])
+            prepare_console(db)
         except OperationFailure as error:
             if error.code != UNAUTHORIZED:
                 raise

@@ -203,10 +203,12 @@ def sweeps_table(sweeps: Iterable[Sweep]) -> Table:
 
 def results_table(rows: Sequence[Mapping[str, Any]], shares: Mapping[str, float]) -> Table:
     table = new_table(
-        "variant", "version", "share", "units", "predictions", "feedback", "mean reward", "p50 ms", "p99 ms"
+        "variant", "version", "share", "units", "predictions", "failures", "feedback", "mean reward", "p50 ms", "p99 ms"
     )
     for row in rows:
         reward = "" if row["mean_reward"] is None else f"{row['mean_reward']:.3f}"
+        if row["reward_interval"]:
+            reward += " ({:.3f} to {:.3f})".format(*row["reward_interval"])
         latency = ["" if row[key] is None else f"{row[key]:.1f}" for key in ("p50_ms", "p99_ms")]
         table.add_row(
             row["variant"],
@@ -214,6 +216,7 @@ def results_table(rows: Sequence[Mapping[str, Any]], shares: Mapping[str, float]
             f"{shares.get(row['variant'], 0):.0%}",
             str(row["units"]),
             str(row["predictions"]),
+            str(row["failures"]),
             str(row["feedback"]),
             reward,
             *latency,

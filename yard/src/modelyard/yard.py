@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from modelyard_build.builds import Build
     from modelyard_build.checks.finding import Finding
     from modelyard_build.steps import Until
+    from modelyard_serving.console.results import Results
     from modelyard_serving.local_stage import LocalStage
     from modelyard_tracking.moving.bundle import Exported
     from modelyard_tracking.moving.unbundle import Imported
@@ -504,6 +505,22 @@ class Yard:
         self._note(entry.head)
         self.publish()
         return endpoint
+
+    def results(self, endpoint: str) -> "Results":
+        """What each variant did, how they differ, and whether the split can be trusted.
+
+        Raises:
+            NotFound: there is no such endpoint.
+        """
+        from modelyard_serving.console.results import results
+
+        return results(self.db, self.endpoints.endpoint(endpoint).name)
+
+    def report(self, endpoint: str) -> str:
+        """The same as a page."""
+        from modelyard_serving.console.report import report
+
+        return report(self.db, self.endpoints.endpoint(endpoint).name)
 
     def retire(self, ref: str, reason: str = "") -> Deployment:
         """Stop a version that no variant uses. Its image, approval and audit stay.

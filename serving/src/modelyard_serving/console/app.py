@@ -3,47 +3,34 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hmac import compare_digest
-from typing import Annotated, Any
+from typing import Any
 
-import bson
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+import pymongo
+from pydantic import ValidationError
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.errors import PyMongoError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from modelyard_serving.console import feedback
+from modelyard_serving.console.intake import take
+from modelyard_serving.console.report import report
 from modelyard_serving.console.results import results
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 64 * 2**20
-_DUPLICATE_KEY = 11000
-_BSON_BYTES = 15 * 2**20  # MongoDB takes documents up to 16 MB
-
-Scalar = str | int | float | bool
-
-
-class Feedback(BaseModel):
-    """What a caller says of a prediction, minutes or weeks later: a reward, or the truth."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    prediction_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-    reward: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    truth: Scalar | Annotated[list[Scalar], Field(min_length=1, max_length=10_000)] | None = None
-
-    @model_validator(mode="after")
-    def _one_of_them(self) -> "Feedback":
-        if (self.reward is None) == (self.truth is None):
-            raise ValueError("send either reward or truth")
-        return self
+MAX_AUDIT_BYTES = 32 * 2**20  # a shipper's batch is 1 MiB, or one record that is larger
+MAX_FEEDBACK_BYTES = 4 * 2**20
+BATCHES_AT_ONCE = 4  # beyond that MongoDB lags behind, and the shippers wait with what they have on their disks
+DATABASE_TIMEOUT_S = 8  # below the shipper's own: it hears a 503, not silence
 
 
 def create_app(db: "Database[dict[str, Any]]", secret: str) -> Starlette:
@@ -54,11 +41,14 @@ def create_app(db: "Database[dict[str, Any]]", secret: str) -> Starlette:
             Route("/internal/audit", _guarded(_audit), methods=["POST"]),
             Route("/v1/feedback", _guarded(_feedback), methods=["POST"]),
             Route("/v1/endpoints/{endpoint}/results", _guarded(_results)),
+            Route("/v1/endpoints/{endpoint}/report", _guarded(_report)),
         ],
         exception_handlers={HTTPException: _refused},
     )
     app.state.db = db
     app.state.secret = secret
+    app.state.intake = ThreadPoolExecutor(BATCHES_AT_ONCE, "intake")
+    app.state.batches = 0
     return app
 
 
@@ -92,68 +82,72 @@ async def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG
 
 async def _audit(request: Request) -> Response:
     """Records as JSON lines. Each is kept once, by its prediction id, however often it is sent."""
-    lines = (await _body(request)).splitlines()
-    records = [_storable(orjson.loads(line)) for line in lines]
-    new = await asyncio.to_thread(_insert, request.app.state.db, records)
-    return _json(200, {"received": len(records), "new": new})
+    state = request.app.state
+    body = await _body(request, MAX_AUDIT_BYTES)
+    if state.batches >= BATCHES_AT_ONCE:
+        return _json(503, {"error": "MongoDB lags behind; send the same lines again shortly"}, {"retry-after": "1"})
+    state.batches += 1
+    try:
+        taken = await asyncio.get_running_loop().run_in_executor(state.intake, _in_time, take, state.db, body)
+    finally:
+        state.batches -= 1
+    if taken.bad:
+        log.warning("audit: %d of %d lines are no records; they are kept in bad_records", taken.bad, taken.received)
+    return _json(200, asdict(taken))
 
 
 async def _feedback(request: Request) -> Response:
     try:
-        feedback = Feedback.model_validate_json(await _body(request))
+        said, several = feedback.parse(await _body(request, MAX_FEEDBACK_BYTES))
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()]
+        faults = [f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()[:100]]
         return _json(400, {"error": "this is not feedback", "faults": faults})
     caller = request.headers.get("x-caller", "")
-    said = {"caller": caller, "reward": feedback.reward, "truth": feedback.truth}
-    document = {"_id": feedback.prediction_id, **said, "at": datetime.now(UTC)}
-    collection = request.app.state.db.feedback
-    try:
-        await asyncio.to_thread(collection.insert_one, document)
-    except DuplicateKeyError:
-        before = await asyncio.to_thread(collection.find_one, {"_id": feedback.prediction_id})
-        if {key: before[key] for key in said} != said:
-            return _json(409, {"error": f"other feedback for {feedback.prediction_id} was given before; it is kept"})
-    except OverflowError:
-        return _json(400, {"error": "this is not feedback", "faults": ["truth: a number is larger than 64 bits"]})
-    return _json(200, {"prediction_id": feedback.prediction_id, "accepted": True})
+    scopes = [scope.strip() for scope in request.headers.get("x-scopes", "").split(",")]
+    now = datetime.now(UTC)
+    kept = await asyncio.to_thread(_in_time, feedback.keep, request.app.state.db, said, caller, scopes, now)
+    if several:
+        counts = {"accepted": len(kept.accepted), "duplicates": len(kept.duplicates)}
+        return _json(200, {**counts, "contradicting": kept.contradicting, "not_yours": kept.foreign})
+    prediction_id = said[0].prediction_id
+    if kept.contradicting:
+        return _json(409, {"error": f"other feedback for {prediction_id} was given before; it is kept"})
+    if kept.foreign:
+        return _json(403, {"error": f"{prediction_id} answered another caller, and this key may not judge for it"})
+    return _json(200, {"prediction_id": prediction_id, "accepted": True})
 
 
 async def _results(request: Request) -> Response:
-    rows = await asyncio.to_thread(results, request.app.state.db, request.path_params["endpoint"])
-    return _json(200, {"endpoint": request.path_params["endpoint"], "variants": [asdict(row) for row in rows]})
+    found = await asyncio.to_thread(results, request.app.state.db, request.path_params["endpoint"])
+    return _json(200, asdict(found))
 
 
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            break
-    return body
+async def _report(request: Request) -> Response:
+    """The same as a page, for a person."""
+    found = await asyncio.to_thread(report, request.app.state.db, request.path_params["endpoint"])
+    headers = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    return Response(found, headers=headers, media_type="text/html")
 
 
-def _storable(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as MongoDB can hold it. Rows of a refused request may be anything; then they are kept as text."""
-    record["at"] = datetime.fromisoformat(record["at"])
-    try:
-        if len(bson.encode(record)) < _BSON_BYTES:
-            return record
-    except (OverflowError, bson.errors.BSONError):
-        pass
-    return {**record, "inputs": orjson.dumps(record["inputs"]).decode()[: _BSON_BYTES // 2]}
+def _in_time(act: Callable[..., Any], *args: Any) -> Any:
+    with pymongo.timeout(DATABASE_TIMEOUT_S):
+        return act(*args)
 
 
-def _insert(db: "Database[dict[str, Any]]", records: list[dict[str, Any]]) -> int:
-    if not records:
-        return 0
-    try:
-        return len(db.predictions.insert_many(records, ordered=False).inserted_ids)
-    except BulkWriteError as error:
-        faults = error.details["writeErrors"]
-        if any(fault["code"] != _DUPLICATE_KEY for fault in faults):
-            raise
-        return len(records) - len(faults)
+async def _body(request: Request, limit: int) -> bytes:
+    said = request.headers.get("content-length", "")
+    size = int(said) if said.isdecimal() else 0
+    chunks = []
+    if size <= limit:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                break
+            chunks.append(chunk)
+    if size > limit:
+        raise HTTPException(413, f"the body is larger than {limit} bytes; send it in parts")
+    return b"".join(chunks)
 
 
 def _json(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
