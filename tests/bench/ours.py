@@ -48,8 +48,9 @@ class Ours:
 
     def rss_mb(self) -> float:
         """Of one replica, with its children."""
-        name = self.deployment.name
-        pids = [each.pid for each in Yard(self.settings).stack.processes.states() if each.name.startswith(name)]
+        with self.stack.in_turn():
+            states = Yard(self.settings).stack.processes.states()
+        pids = [state.pid for state in states if state.name.startswith(self.deployment.name)]
         return sum(Tree(pid).rss_mb() for pid in pids) / len(pids)
 
     @contextmanager

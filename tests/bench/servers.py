@@ -58,12 +58,14 @@ class Tree:
             if time.monotonic() > deadline:
                 raise SystemExit(f"After {timeout_s:.0f} s the server is still busy with what came before.")
 
-    def end(self) -> None:
+    def end(self, timeout_s: float = 10) -> None:
+        """Ask the server to end, and kill what is left of its processes."""
         self.go_on()
         processes = self.processes()
         for process in processes[:1]:
             process.terminate()
-        for process in psutil.wait_procs(processes, timeout=20)[1]:
+            psutil.wait_procs([process], timeout=timeout_s)
+        for process in psutil.wait_procs(processes, timeout=0.5)[1]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 

@@ -118,7 +118,7 @@ PEERS = (
         "/predict",
         INSTANCES,
         "/-/healthz",
-        {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+        {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_worker_niceness": "0"},
     ),
     Peer("bare", ("starlette==1.10.0", "uvicorn==0.54.0"), _bare, "/predict", INSTANCES, "/"),
 )
