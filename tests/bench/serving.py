@@ -7,9 +7,11 @@ kept in ~/.cache/modelyard/bench, or in the folder that BENCH_HOME names.
 
 Each is asked as its users would: ours at the native door ({"rows": [{...}]}), and straight at the runtime by the Open
 Inference Protocol, too; MLServer by that protocol, MLflow by dataframe_split, BentoML, Ray Serve and the bare handler
-by {"instances": [[...]]}. First all must answer the rows with the same predictions. Then they are loaded in turn, in
-rounds; whoever is not in turn is stopped, so that nobody's idling and nobody's backlog is in another's figures. A
-ratio is taken within each round; what is printed is the median of the rounds.
+by {"instances": [[...]]}; the package `peers` says how each is run, and why.
+
+First all must answer the rows with the same predictions. Then they are loaded in turn, in rounds; whoever is not in
+turn is stopped, so that nobody's idling and nobody's backlog is in another's figures. A ratio is taken within each
+round; what is printed is the median of the rounds.
 """
 
 import statistics
@@ -25,7 +27,7 @@ import ours as our_side
 import wrk
 from dialects import NATIVE, OPEN_INFERENCE, Dialect, Row
 from ours import PROJECT, Ours, port_of
-from peers import PEERS, as_joblib, install, started
+from peers import PEERS, install, models, started
 from servers import Tree
 from table import print_table
 
@@ -37,6 +39,7 @@ WARM_UP_S = 1
 CONNECTIONS = 32
 ROWS = 64  # different requests, sent in turn
 MANY = 100  # rows in a large request
+RIVALS = ("mlserver", "mlflow", "bentoml", "ray_serve", "bare", "mlserver_batching", "bentoml_batching")
 GOALS = {
     "vs_mlserver": ">= 5",
     "vs_mlflow": ">= 8",
@@ -137,16 +140,19 @@ def _ours(ours: Ours, rows: Sequence[Row], folder: Path, running: ExitStack) -> 
 
 
 def _peers(
-    mlflow: Path, pythons: Mapping[str, Path], rows: Sequence[Row], folder: Path, running: ExitStack
+    trained: Path, pythons: Mapping[str, Path], rows: Sequence[Row], folder: Path, running: ExitStack
 ) -> Iterable[Contestant]:
     """The peers, each up and stopped."""
-    joblib = as_joblib(pythons["bare"], mlflow, folder)
+    joblib, mlflow = models(pythons["bare"], trained, folder)
     for peer in PEERS:
         print(f"starting {peer.name}", file=sys.stderr)
         tree, port = running.enter_context(started(peer, pythons[peer.name], folder, joblib, mlflow))
         tree.pause()
         one = requests(peer.path, bodies(peer.dialect, rows))
         yield Contestant(peer.name, tree, port, peer.dialect, one)
+        if peer.batching:
+            batching = requests(peer.batching, bodies(peer.dialect, rows))
+            yield Contestant(f"{peer.name}_batching", tree, port, peer.dialect, batching)
         if peer.name == "bare":
             many = requests(peer.path, bodies(peer.dialect, rows, MANY))
             yield Contestant("bare_c1", tree, port, peer.dialect, one, connections=1)
@@ -182,11 +188,7 @@ def _ratios(loads: Mapping[str, wrk.Load]) -> dict[str, float]:
     """The figures of one round."""
     ours, runtime = loads["ours"], loads["runtime"]
     return {
-        "vs_mlserver": ours.per_s / loads["mlserver"].per_s,
-        "vs_mlflow": ours.per_s / loads["mlflow"].per_s,
-        "vs_bentoml": ours.per_s / loads["bentoml"].per_s,
-        "vs_ray_serve": ours.per_s / loads["ray_serve"].per_s,
-        "vs_bare": ours.per_s / loads["bare"].per_s,
+        **{f"vs_{peer}": ours.per_s / loads[peer].per_s for peer in RIVALS},
         "p99_vs_mlserver": ours.p99_ms / loads["mlserver"].p99_ms,
         "p50_c1_vs_bare": loads["ours_c1"].p50_ms / loads["bare_c1"].p50_ms,
         "rows100_vs_bare": loads["ours_rows100"].per_s / loads["bare_rows100"].per_s,

@@ -18,10 +18,6 @@ class Plain:
     def predict(self, instances: np.ndarray) -> list[str]:
         return self.model.predict(instances).tolist()
 
-    @bentoml.api
-    async def predict_async(self, instances: np.ndarray) -> list[str]:
-        return self.model.predict(instances).tolist()
-
-    @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=1000)
+    @bentoml.api(batchable=True)
     def predict_batch(self, instances: np.ndarray) -> list[str]:
         return self.model.predict(instances).tolist()
