@@ -13,7 +13,7 @@ MEMBERS := yard build tracking serving
 READY := .venv/.ready
 SIDE_BY_SIDE = -n $(WORKERS) --no-loadscope-reorder
 
-.PHONY: help setup demo test test-quick browser ceph engine jenkins check format lock clean
+.PHONY: help setup demo test test-quick browser ceph engine jenkins wrk check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-zA-Z%_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -69,6 +69,14 @@ jenkins: ## a Groovy and a Java for the tests of Jenkinsfiles, by apt, unless th
 	  [ -f /usr/share/java/groovy-all.jar ] && command -v java >/dev/null || \
 	  { echo "Install it first:  sudo apt install groovy default-jre-headless"; exit 1; }
 
+wrk: ## the load generator of `make bench-serving`, by apt, unless it is there
+	@command -v wrk >/dev/null && exit 0; \
+	  echo "installing wrk"; \
+	  sudo=$$([ $$(id -u) = 0 ] || echo "sudo -n"); \
+	  { $$sudo apt-get update -qq && \
+	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends wrk; } >/dev/null 2>&1 || \
+	  { echo "Install it first:  sudo apt install wrk"; exit 1; }
+
 check: $(READY) ## lint, format, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -81,6 +89,8 @@ format: $(READY) ## mend what ruff can
 
 bench-%: $(READY) ## measure a part: a table; with JSON=1 the last line is one JSON object
 	@$(BIN)/python tests/bench/$*.py $(if $(JSON),--json)
+
+bench-serving: wrk
 
 faults-%: $(READY) ## the long fault tests of a part
 	@$(BIN)/pytest -m faults tests/$*

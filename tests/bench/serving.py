@@ -1,66 +1,205 @@
-"""What the path from caller to model carries: straight to the runtime, and through Envoy with key, split and audit.
+"""What the whole path from caller to model carries, beside its peers: same machine, same fitted model, same rows.
 
-A first reading of the spine, on one process of BentoML's own server; the ratios are what to watch. Runs in
-the repository's own `.yard`, on whatever `yard demo` has deployed there.
+The whole path is Envoy with key, scope and sticky split, validation, the model, and the audit record, which is
+shipped to the console meanwhile. The peers do less: MLServer, `mlflow models serve`, `bentoml serve`, Ray Serve, and
+a bare Starlette handler on uvicorn; each has one worker, in an environment of its own that is made on first use and
+kept in ~/.cache/modelyard/bench, or in the folder that BENCH_HOME names.
+
+Each is asked as its users would: ours at the native door ({"rows": [{...}]}), and straight at the runtime by the Open
+Inference Protocol, too; MLServer by that protocol, MLflow by dataframe_split, BentoML, Ray Serve and the bare handler
+by {"instances": [[...]]}; the package `peers` says how each is run, and why.
+
+First all must answer the rows with the same predictions. Then they are loaded in turn, in rounds; whoever is not in
+turn is stopped, so that nobody's idling and nobody's backlog is in another's figures. A ratio is taken within each
+round; what is printed is the median of the rounds.
 """
 
-import json
+import statistics
 import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
-from load import post
+import httpx
+import ours as our_side
+import wrk
+from dialects import NATIVE, OPEN_INFERENCE, Dialect, Row
+from ours import PROJECT, Ours, port_of
+from peers import PEERS, install, models, started
+from servers import Tree
 from table import print_table
 
-import modelyard
-from modelyard_serving.errors import NotFound
+from modelyard.demo import holdout_rows
 
+ROUNDS = 3
+SECONDS = 3  # of each load; wrk counts whole ones
+WARM_UP_S = 1
 CONNECTIONS = 32
-SECONDS = 5
+ROWS = 64  # different requests, sent in turn
+MANY = 100  # rows in a large request
+RIVALS = ("mlserver", "mlflow", "bentoml", "ray_serve", "bare", "mlserver_batching", "bentoml_batching")
+GOALS = {
+    "vs_mlserver": ">= 5",
+    "vs_mlflow": ">= 8",
+    "vs_bentoml": ">= 10",
+    "vs_bare": ">= 2.3",
+    "p99_vs_mlserver": "<= 0.5",
+    "p50_c1_vs_bare": "<= 1.8",
+    "rows100_vs_bare": ">= 0.9",
+    "proxy_share": "<= 0.35",
+    "audit_cost": "<= 0.10",
+    "cold_start_s": "<= 5",
+    "rss_mb": "<= 200",
+    "failures": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """An address that is loaded, what is sent to it, and whose it is."""
+
+    name: str
+    tree: Tree
+    port: int
+    dialect: Dialect
+    requests: Sequence[wrk.Request]
+    connections: int = CONNECTIONS
+    settles: bool = False  # it ships what it has recorded after the answer
+
+    def load(self) -> wrk.Load:
+        with self.tree.in_turn():
+            if self.settles:
+                self.tree.wait_until_idle()
+            wrk.drive(self.port, self.requests, self.connections, WARM_UP_S)
+            return wrk.drive(self.port, self.requests, self.connections, SECONDS)
+
+    def predictions(self) -> list[list[str]]:
+        """What it answers to each request, once."""
+        with self.tree.in_turn(), httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60) as client:
+            answers = []
+            for request in self.requests:
+                headers = {"content-type": "application/json", **request.headers}
+                answer = client.post(request.path, content=request.body, headers=headers)
+                if answer.status_code != 200:
+                    sys.exit(f"{self.name} answered {answer.status_code}: {answer.text[:500]}")
+                answers.append(self.dialect.answered(answer.json()))
+        return answers
 
 
 def main() -> None:
-    yard = modelyard.open()
-    ran_before = yard.stack.processes.running()
-    try:
-        if faults := yard.up():
-            sys.exit("\n".join(faults))
-        endpoint = yard.endpoints.endpoint("tumor")
-    except NotFound:
-        sys.exit("Nothing is deployed yet. Run first:  yard demo")
-    else:
-        print_table("The path to a scikit-learn pipeline of 30 features, one row per request", _measure(yard, endpoint))
-    finally:
-        if not ran_before:
-            yard.stack.down()
-
-
-def _measure(yard: "modelyard.yard.Yard", endpoint) -> dict[str, float]:
-    deployment = yard.endpoints.deployment(endpoint.variants[endpoint.default])
-    body = (yard.settings.home / "demo-row.json").read_bytes()
-    many = json.dumps({"rows": json.loads(body)["rows"] * 100}).encode()
-    _, token = yard.issue_key("bench", ["predict:tumor"], days=1)
-    key = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-    # Straight to the runtime: the gateway's own headers, so that the same code runs.
-    inside = {"x-gateway-secret": yard.stack.secret(), "content-type": "application/json"}
-    path = "/v1/endpoints/tumor/predict"
-    runs = {
-        "runtime": lambda: post(deployment.port, "/predict", inside, body, CONNECTIONS, SECONDS),
-        "gateway": lambda: post(yard.settings.gateway_port, path, key, body, CONNECTIONS, SECONDS),
-        "runtime_c1": lambda: post(deployment.port, "/predict", inside, body, 1, SECONDS),
-        "gateway_c1": lambda: post(yard.settings.gateway_port, path, key, body, 1, SECONDS),
-        "gateway_rows100": lambda: post(yard.settings.gateway_port, path, key, many, CONNECTIONS, SECONDS),
-    }
-    runs["runtime"]()  # warm
-    figures: dict[str, float] = {}
-    for name, run in runs.items():
-        load = run()
-        figures |= {
-            f"{name}_per_s": load.per_second,
-            f"{name}_p50_ms": load.percentile_ms(50),
-            f"{name}_p99_ms": load.percentile_ms(99),
-            f"{name}_failures": load.failures,
+    if not wrk.installed():
+        sys.exit("There is no wrk on PATH; install it:  make wrk")
+    pythons = {peer.name: install(peer, PROJECT / "requirements.lock") for peer in PEERS}
+    rows = [row for _, row, _ in holdout_rows(PROJECT)]
+    with tempfile.TemporaryDirectory(prefix="bench-serving-") as scratch, ExitStack() as running:
+        folder = Path(scratch)
+        ours = running.enter_context(our_side.deployed(folder / "repository", rows[0]))
+        contestants = [*_ours(ours, rows, folder, running), *_peers(ours.model, pythons, rows, folder, running)]
+        _check_answers(contestants)
+        rounds = []
+        for number in range(ROUNDS):
+            print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
+            rounds.append({contestant.name: contestant.load() for contestant in contestants})
+        figures = _medians([_ratios(loads) for loads in rounds]) | {
+            "cold_start_s": ours.cold_start_s,
+            "rss_mb": ours.rss_mb(),
+            "failures": sum(load.failures for loads in rounds for load in loads.values()),
         }
-    figures["gateway_vs_runtime"] = figures["gateway_per_s"] / figures["runtime_per_s"]
-    return figures
+    details = {
+        name: _medians([{"per_s": load.per_s, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms} for load in loads])
+        | {"failures": sum(load.failures for load in loads)}
+        for name, loads in ((name, [loads[name] for loads in rounds]) for name in rounds[0])
+    }
+    print_table("The whole path to a scikit-learn pipeline of 30 features, and its peers", figures, GOALS, details)
+
+
+def _ours(ours: Ours, rows: Sequence[Row], folder: Path, running: ExitStack) -> Iterable[Contestant]:
+    """Through Envoy, straight at the runtime, and at a runtime that records nothing."""
+    one, many = bodies(NATIVE, rows), bodies(NATIVE, rows, MANY)
+    key = {"authorization": f"Bearer {ours.token}"}
+    # Straight at the runtime: the gateway's own headers, so that the same code runs.
+    inside = {"x-gateway-secret": ours.secret, "x-caller": "bench", "x-endpoint": "tumor", "x-variant": "champion"}
+    gateway, runtime = ours.settings.gateway_port, port_of(ours.deployment)
+    silent, silent_port = running.enter_context(ours.without_audit(folder / "without-audit"))
+    silent.pause()
+    path = our_side.PATH
+    shipping = {"tree": ours.stack, "settles": True}
+    inference = requests("/v2/models/tumor/infer", bodies(OPEN_INFERENCE, rows), inside)
+    return [
+        Contestant("ours", port=gateway, dialect=NATIVE, requests=requests(path, one, key), **shipping),
+        Contestant(
+            "ours_c1", port=gateway, dialect=NATIVE, requests=requests(path, one, key), connections=1, **shipping
+        ),
+        Contestant("ours_rows100", port=gateway, dialect=NATIVE, requests=requests(path, many, key), **shipping),
+        Contestant("runtime", port=runtime, dialect=NATIVE, requests=requests("/predict", one, inside), **shipping),
+        Contestant("runtime_oip", port=runtime, dialect=OPEN_INFERENCE, requests=inference, **shipping),
+        Contestant("without_audit", silent, silent_port, NATIVE, requests("/predict", one, inside)),
+    ]
+
+
+def _peers(
+    trained: Path, pythons: Mapping[str, Path], rows: Sequence[Row], folder: Path, running: ExitStack
+) -> Iterable[Contestant]:
+    """The peers, each up and stopped."""
+    joblib, mlflow = models(pythons["bare"], trained, folder)
+    for peer in PEERS:
+        print(f"starting {peer.name}", file=sys.stderr)
+        tree, port = running.enter_context(started(peer, pythons[peer.name], folder, joblib, mlflow))
+        tree.pause()
+        one = requests(peer.path, bodies(peer.dialect, rows))
+        yield Contestant(peer.name, tree, port, peer.dialect, one)
+        if peer.batching:
+            batching = requests(peer.batching, bodies(peer.dialect, rows))
+            yield Contestant(f"{peer.name}_batching", tree, port, peer.dialect, batching)
+        if peer.name == "bare":
+            many = requests(peer.path, bodies(peer.dialect, rows, MANY))
+            yield Contestant("bare_c1", tree, port, peer.dialect, one, connections=1)
+            yield Contestant("bare_rows100", tree, port, peer.dialect, many)
+
+
+def bodies(dialect: Dialect, rows: Sequence[Row], size: int = 1) -> list[bytes]:
+    """ROWS different bodies of `size` rows each."""
+    return [dialect.body([rows[(at + more) % len(rows)] for more in range(size)]) for at in range(ROWS)]
+
+
+def requests(path: str, sent: Sequence[bytes], headers: Mapping[str, str] | None = None) -> list[wrk.Request]:
+    """A request for each body, for a unit of its own; to peers that is one more header, which they do not read."""
+    return [
+        wrk.Request(path, {**(headers or {}), "x-unit-id": f"patient-{number}"}, body)
+        for number, body in enumerate(sent)
+    ]
+
+
+def _check_answers(contestants: Sequence[Contestant]) -> None:
+    """Every one must predict what the first does, which its build has held against the training's own answers."""
+    expected: dict[int, list[list[str]]] = {}
+    for contestant in contestants:
+        answers = contestant.predictions()
+        size = len(answers[0])
+        if answers != expected.setdefault(size, answers):
+            sys.exit(f"{contestant.name} answers the same rows otherwise than {contestants[0].name}.")
+        if len({prediction for answer in answers for prediction in answer}) < 2:
+            sys.exit(f"{contestant.name} answers all rows alike, so nothing is compared.")
+
+
+def _ratios(loads: Mapping[str, wrk.Load]) -> dict[str, float]:
+    """The figures of one round."""
+    ours, runtime = loads["ours"], loads["runtime"]
+    return {
+        **{f"vs_{peer}": ours.per_s / loads[peer].per_s for peer in RIVALS},
+        "p99_vs_mlserver": ours.p99_ms / loads["mlserver"].p99_ms,
+        "p50_c1_vs_bare": loads["ours_c1"].p50_ms / loads["bare_c1"].p50_ms,
+        "rows100_vs_bare": loads["ours_rows100"].per_s / loads["bare_rows100"].per_s,
+        "runtime_oip_vs_mlserver": loads["runtime_oip"].per_s / loads["mlserver"].per_s,
+        "proxy_share": 1 - ours.per_s / runtime.per_s,
+        "audit_cost": 1 - runtime.per_s / loads["without_audit"].per_s,
+    }
+
+
+def _medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
 if __name__ == "__main__":
