@@ -1,5 +1,8 @@
 """The doors of a real bento, served by the command that deployment uses, two of them on one machine."""
 
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -7,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from metrics_page import value_of
 from modelyard_build.bento import Bento, package
 from modelyard_build.environment import serving_wheel
-from modelyard_build.served import Served, serve
+from modelyard_build.served import Served, serve, wait_until_ready
+from modelyard_serving.local_stage import free_port, serving_env
 from places import REPOSITORY
 
 pytestmark = pytest.mark.system
@@ -99,3 +104,26 @@ def test_the_doors_of_a_bento_answer_as_they_do_without_one(bento: Served, numbe
     assert (unknown.status_code, list(unknown.json())) == (404, ["error"])
     assert bento.http.get("/invocations").status_code == 405
     assert bento.http.get("/readyz").status_code == 200
+
+
+def test_bentomls_own_server_serves_the_same_bento(numbers: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("bentoml")
+    (home / "wheel").mkdir()
+    wheel, lock = serving_wheel(home / "wheel"), REPOSITORY / "requirements.lock"
+    model, at = numbers.folder / "model", datetime(2026, 1, 1, tzinfo=UTC)
+    bento = package(numbers.manifest, model, lock, wheel, {}, at, home / "bentoml", "0" * 64)
+    port = free_port()
+    command = [sys.executable, "-m", "bentoml", "serve", str(bento.path), "--host", "127.0.0.1", "--port", str(port)]
+    env = os.environ | serving_env(home, Path(sys.prefix))
+    with subprocess.Popen(command, env=env, cwd="/", start_new_session=True) as process:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+                wait_until_ready(http, lambda: process.poll() is not None, str, "The bento", 60)
+                golden = numbers.golden
+                said = http.post("/predict", json={"rows": golden.rows}).json()
+                assert said["predictions"] == golden.answers["predict"]
+                assert http.post("/invocations", json={"dataframe_records": golden.rows}).json() == {
+                    "predictions": golden.answers["predict"]
+                }
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import orjson
 import pandas as pd
+import psutil
 import pytest
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
@@ -151,6 +152,45 @@ def test_a_replica_of_many_requests_at_once_asks_the_model_less_often(bento: Pat
         page = client.get("/metrics").text
         assert value_of(page, "modelyard_rows_total") == 200
         assert value_of(page, "modelyard_model_calls_total") < 150
+
+
+def test_of_several_workers_one_that_is_killed_is_replaced_and_their_metrics_are_one_page(bento: Path) -> None:
+    with replica(bento, YARD_WORKERS="2") as (client, process):
+        workers = _workers(process.pid)
+        assert len(workers) == 2
+        for _ in range(20):
+            with httpx.Client(base_url=client.base_url, timeout=10) as another:
+                assert another.post("/predict", json={"rows": [ROW]}).status_code == 200
+        assert value_of(client.get("/metrics").text, "modelyard_model_calls_total") == 20
+        workers[0].kill()
+        deadline = time.monotonic() + 30
+        while len(_workers(process.pid)) < 2 or workers[0] in _workers(process.pid):
+            with httpx.Client(base_url=client.base_url, timeout=10) as another:
+                assert another.post("/predict", json={"rows": [ROW]}).status_code == 200
+            assert time.monotonic() < deadline, "the worker is not replaced"
+        workers = _workers(process.pid)
+        process.kill()
+        assert psutil.wait_procs(workers, timeout=30)[1] == []  # without who watches over them they end, too
+
+
+def _workers(pid: int) -> list[psutil.Process]:
+    """The processes that answer, below the one that watches over them."""
+    try:
+        below = psutil.Process(pid).children()
+        return [child for child in below if "--fd" in child.cmdline()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_several_workers_end_together_and_with_what_one_of_them_said(bento: Path) -> None:
+    with replica(bento, YARD_WORKERS="2") as (_, process):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    (bento / "src" / "model" / "schema.json").write_text("{}")
+    command = [*serve_command(Path(sys.prefix), bento, free_port()), "--workers", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd="/")
+    assert done.returncode == 1
+    assert "Not served:" in done.stderr
 
 
 def test_a_constant_model_is_asked_by_arrays_and_a_frame_alike(tmp_path: Path) -> None:

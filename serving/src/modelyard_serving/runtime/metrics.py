@@ -1,5 +1,6 @@
 """What Prometheus may know of one replica. No label holds what a caller chose, so the page stays short."""
 
+import os
 from functools import cache
 
 from prometheus_client import (
@@ -11,6 +12,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 from prometheus_client import generate_latest as _page
+from prometheus_client.multiprocess import MultiProcessCollector
 
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
 
@@ -19,7 +21,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 10_000)
 
 
 class Metrics:
-    """Counters of one app, in a registry of its own."""
+    """Counters of one app, in a registry of its own; of several workers, in files that they share."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -43,7 +45,12 @@ class Metrics:
         self.unaudited = Counter(
             "modelyard_unaudited", "Answers that left without an audit record, as declared.", registry=registry
         )
-        self.in_flight = Gauge("modelyard_in_flight", "Requests that wait for their answer.", registry=registry)
+        self.in_flight = Gauge(
+            "modelyard_in_flight",
+            "Requests that wait for their answer.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         # A lookup by labels costs more than the counting.
         self._count = cache(lambda door, status: self._requests.labels(door, str(status)))
         self._time = cache(lambda door: self._seconds.labels(door))
@@ -60,4 +67,8 @@ class Metrics:
 
     def page(self) -> bytes:
         """All of it, in Prometheus' text format."""
-        return _page(self._registry)
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return _page(self._registry)
+        everybodys = CollectorRegistry()
+        MultiProcessCollector(everybodys)  # type: ignore[no-untyped-call]
+        return _page(everybodys)
