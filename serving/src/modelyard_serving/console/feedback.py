@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
+import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from modelyard_serving.console.evidence import feedback_cell
+from modelyard_serving.endpoints import FEEDBACK_DAYS
 
 Document = dict[str, Any]
 
-WINDOW_DAYS = 90  # how long after its prediction feedback counts, unless the endpoint says otherwise
 MAX_AT_ONCE = 1000
 DUPLICATE_KEY = 11000
 
@@ -84,8 +85,13 @@ def parse(body: bytes) -> tuple[list[Feedback], bool]:
     Raises:
         pydantic.ValidationError: it is no feedback.
     """
-    several = b'"feedback"' in body[:200]
-    return (_SEVERAL.validate_json(body).feedback, True) if several else ([_ONE.validate_json(body)], False)
+    try:
+        sent = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        sent = None
+    if isinstance(sent, dict) and "feedback" in sent:
+        return _SEVERAL.validate_json(body).feedback, True
+    return [_ONE.validate_json(body)], False
 
 
 def keep(
@@ -142,7 +148,7 @@ def joined(feedback: Mapping[str, Any], prediction: Mapping[str, Any], windows: 
     """What a prediction adds to its feedback: where it belongs, and what it is worth. Pure."""
     endpoint = prediction.get("endpoint")
     score = score_of(feedback, prediction)
-    window = timedelta(days=windows.get(endpoint or "", WINDOW_DAYS))
+    window = timedelta(days=windows.get(endpoint or "", FEEDBACK_DAYS))
     if feedback["caller"] != prediction.get("caller") and not _covers(feedback["scopes"], endpoint):
         state = FOREIGN
     elif score is None:
@@ -185,7 +191,7 @@ def _predictions(db: "Database[dict[str, Any]]", ids: Sequence[str]) -> dict[str
 def _windows(db: "Database[dict[str, Any]]", predictions: "Sequence[Document] | Any") -> dict[str, int]:
     names = list({prediction.get("endpoint") for prediction in predictions} - {None})
     found = db.endpoints.find({"_id": {"$in": names}}, {"feedback_days": 1}) if names else ()
-    return {endpoint["_id"]: endpoint.get("feedback_days") or WINDOW_DAYS for endpoint in found}
+    return {endpoint["_id"]: endpoint.get("feedback_days") or FEEDBACK_DAYS for endpoint in found}
 
 
 def _insert(db: "Database[dict[str, Any]]", documents: list[Document]) -> set[str]:
