@@ -136,6 +136,14 @@ def test_feedback_may_arrive_before_the_audit_does(console: httpx.Client) -> Non
     assert console.get("/v1/endpoints/tumor/results").json()["variants"][0]["mean_reward"] == 0.5
 
 
+def test_feedback_that_was_kept_and_not_joined_is_joined_when_it_is_sent_again(console: httpx.Client, db) -> None:
+    console.post("/v1/feedback", json={"prediction_id": ID, "reward": 0.5})
+    db.predictions.insert_one(record(at=datetime.now(UTC)))  # as if the intake had died before it joined them
+    assert said(console)["counted"] == 0
+    console.post("/v1/feedback", json={"prediction_id": ID, "reward": 0.5})
+    assert said(console)["counted"] == 1
+
+
 def test_feedback_without_an_audit_record_is_unmatched_once_that_should_have_come(console: httpx.Client, db) -> None:
     send(console, record())
     console.post("/v1/feedback", json={"prediction_id": "f" * 32, "reward": 0.5})

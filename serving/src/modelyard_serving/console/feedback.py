@@ -4,7 +4,7 @@ Either may come first. What is said is kept once by prediction id in `feedback`;
 variant and epoch of the prediction and its score, so that results are summed up without reading a prediction again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from modelyard_serving.endpoints import FEEDBACK_DAYS
 Document = dict[str, Any]
 
 MAX_AT_ONCE = 1000
-DUPLICATE_KEY = 11000
+DUPLICATE_KEY = 11000  # MongoDB's error code
 
 WAITING = "waiting"  # its audit record has not come yet
 COUNTED = "counted"
@@ -123,8 +123,9 @@ def keep(
     again += [documents[prediction_id] for prediction_id in known]
     kept.accepted = [prediction_id for prediction_id in documents if prediction_id not in known]
     _repeated(db, again, kept)
-    # The record may have come between the look for it and the insert.
-    join_waiting(db, [i for i in kept.accepted if documents[i]["state"] == WAITING])
+    # The record may have come between the look for it and the insert; or MongoDB went away there, the last time.
+    waiting = [i for i in kept.accepted if i in documents and documents[i]["state"] == WAITING]
+    join_waiting(db, [*waiting, *kept.duplicates])
     return kept
 
 
@@ -188,7 +189,7 @@ def _predictions(db: "Database[dict[str, Any]]", ids: Sequence[str]) -> dict[str
     return {found["_id"]: found for found in db.predictions.find({"_id": {"$in": list(ids)}}, _OF_PREDICTION)}
 
 
-def _windows(db: "Database[dict[str, Any]]", predictions: "Sequence[Document] | Any") -> dict[str, int]:
+def _windows(db: "Database[dict[str, Any]]", predictions: Iterable[Document]) -> dict[str, int]:
     names = list({prediction.get("endpoint") for prediction in predictions} - {None})
     found = db.endpoints.find({"_id": {"$in": names}}, {"feedback_days": 1}) if names else ()
     return {endpoint["_id"]: endpoint.get("feedback_days") or FEEDBACK_DAYS for endpoint in found}

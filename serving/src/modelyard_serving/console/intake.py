@@ -17,11 +17,10 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from modelyard_serving.console.evidence import cells
-from modelyard_serving.console.feedback import join_waiting
+from modelyard_serving.console.feedback import DUPLICATE_KEY, join_waiting
 
 Record = dict[str, Any]
 
-DUPLICATE_KEY = 11000
 BAD_RECORDS_DAYS = 30  # as long as somebody may look for the fault; a line may hold what a caller sent
 _BSON_BYTES = 15 * 2**20  # MongoDB takes documents up to 16 MB
 _KEPT_OF_A_LINE = 64 * 2**10
