@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
@@ -14,6 +15,7 @@ from modelyard_serving.console import app as console_app
 from modelyard_serving.console import intake
 from modelyard_serving.console.app import create_app
 from modelyard_serving.console.indexes import prepare
+from modelyard_serving.endpoints import Endpoint, EndpointStore
 
 SECRET = {"x-gateway-secret": "s", "x-caller": "alice"}
 ID = "0123456789abcdef0123456789abcdef"
@@ -134,6 +136,14 @@ def test_feedback_may_arrive_before_the_audit_does(console: httpx.Client) -> Non
     assert console.get("/v1/endpoints/tumor/results").json()["variants"][0]["mean_reward"] == 0.5
 
 
+def test_feedback_that_was_kept_and_not_joined_is_joined_when_it_is_sent_again(console: httpx.Client, db) -> None:
+    console.post("/v1/feedback", json={"prediction_id": ID, "reward": 0.5})
+    db.predictions.insert_one(record(at=datetime.now(UTC)))  # as if the intake had died before it joined them
+    assert said(console)["counted"] == 0
+    console.post("/v1/feedback", json={"prediction_id": ID, "reward": 0.5})
+    assert said(console)["counted"] == 1
+
+
 def test_feedback_without_an_audit_record_is_unmatched_once_that_should_have_come(console: httpx.Client, db) -> None:
     send(console, record())
     console.post("/v1/feedback", json={"prediction_id": "f" * 32, "reward": 0.5})
@@ -165,6 +175,12 @@ def test_feedback_on_another_callers_prediction_wants_a_scope_for_its_endpoint(c
     assert judge("read:tumor, feedback:tumor") == 200
 
 
+def test_a_truth_may_be_any_text(console: httpx.Client) -> None:
+    send(console, record(outputs={"predictions": ["feedback"]}))
+    assert console.post("/v1/feedback", json={"prediction_id": ID, "truth": "feedback"}).status_code == 200
+    assert said(console)["counted"] == 1
+
+
 def test_who_had_no_say_does_not_keep_the_caller_from_having_one(console: httpx.Client) -> None:
     sent = {"prediction_id": ID, "truth": "malignant"}
     console.post("/v1/feedback", json=sent, headers={"x-caller": "mallory"})
@@ -178,7 +194,7 @@ def test_feedback_after_the_endpoints_window_is_counted_as_late(console: httpx.C
     days_ago = (datetime.now(UTC) - timedelta(days=40)).isoformat()
     send(console, record(at=days_ago), record(_id="f" * 32, at=days_ago))
     console.post("/v1/feedback", json={"prediction_id": ID, "truth": "benign"})
-    db.endpoints.insert_one({"_id": "tumor", "feedback_days": 30})
+    EndpointStore(db).put(replace(Endpoint.first("tumor", "champion", "tumor-1"), feedback_days=30), 1)
     console.post("/v1/feedback", json={"prediction_id": "f" * 32, "truth": "benign"})
     assert {k: v for k, v in said(console).items() if v} == {"counted": 1, "late": 1, "window_days": 30}
 

@@ -13,6 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from modelyard_serving.errors import NotFound, Refused
 from modelyard_serving.split import BucketTable
 
+FEEDBACK_DAYS = 90
 STAGING = "staging"  # the variant that is tried before a version answers anybody
 
 
@@ -40,6 +41,7 @@ class Endpoint:
     variants: Mapping[str, str]  # variant -> deployment name
     table: BucketTable
     default: str  # answers requests that name no unit; empty as long as nobody answers
+    feedback_days: int = FEEDBACK_DAYS  # how long after its prediction feedback counts
 
     @classmethod
     def first(cls, name: str, variant: str, deployment: str) -> Self:
@@ -96,6 +98,7 @@ class EndpointStore:
             "salt": endpoint.salt,
             "variants": dict(endpoint.variants),
             "default": endpoint.default,
+            "feedback_days": endpoint.feedback_days,
             "runs": [list(run) for run in endpoint.table.runs],
             "revision": revision,
             "updated_at": datetime.now(UTC),
@@ -132,7 +135,14 @@ class EndpointStore:
 
 def _endpoint(document: Mapping[str, Any]) -> Endpoint:
     runs = tuple((int(end), str(variant)) for end, variant in document["runs"])
-    return Endpoint(document["_id"], document["salt"], document["variants"], BucketTable(runs), document["default"])
+    return Endpoint(
+        document["_id"],
+        document["salt"],
+        document["variants"],
+        BucketTable(runs),
+        document["default"],
+        feedback_days=document.get("feedback_days", FEEDBACK_DAYS),
+    )
 
 
 def _deployment(document: Mapping[str, Any]) -> Deployment:

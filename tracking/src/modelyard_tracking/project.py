@@ -115,6 +115,7 @@ class EndpointContract(_Table):
     reward: Text  # what the feedback means
     tolerance: Annotated[float, Field(ge=0)] = 1e-9  # relative; how far a served number may be from the trained one
     p99_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 200.0  # the slowest but 1 % of requests for one row
+    feedback_days: Annotated[int, Field(ge=1, le=3650)] = 90  # how long after its prediction feedback counts
     memory_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1024.0  # what the served model may hold
     breaks: str = ""  # such as tumor:3, with whose signature, and with that of those before, this one breaks
 

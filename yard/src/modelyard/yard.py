@@ -468,9 +468,12 @@ class Yard:
 
         def changed() -> Endpoint:
             try:
-                return self.endpoints.endpoint(version.model).with_variant(role, name)
+                endpoint = self.endpoints.endpoint(version.model).with_variant(role, name)
             except NotFound:
-                return Endpoint.first(version.model, role, name)
+                endpoint = Endpoint.first(version.model, role, name)
+            with suppress(TrackingNotFound):  # a model may outlive its project
+                endpoint = replace(endpoint, feedback_days=self.project(version.model).endpoint.feedback_days)
+            return endpoint
 
         self._put_into_use("deploy", version.model, changed, reason)
         return deployment

@@ -4,23 +4,24 @@ Either may come first. What is said is kept once by prediction id in `feedback`;
 variant and epoch of the prediction and its score, so that results are summed up without reading a prediction again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
+import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from modelyard_serving.console.evidence import feedback_cell
+from modelyard_serving.endpoints import FEEDBACK_DAYS
 
 Document = dict[str, Any]
 
-WINDOW_DAYS = 90  # how long after its prediction feedback counts, unless the endpoint says otherwise
 MAX_AT_ONCE = 1000
-DUPLICATE_KEY = 11000
+DUPLICATE_KEY = 11000  # MongoDB's error code
 
 WAITING = "waiting"  # its audit record has not come yet
 COUNTED = "counted"
@@ -84,8 +85,13 @@ def parse(body: bytes) -> tuple[list[Feedback], bool]:
     Raises:
         pydantic.ValidationError: it is no feedback.
     """
-    several = b'"feedback"' in body[:200]
-    return (_SEVERAL.validate_json(body).feedback, True) if several else ([_ONE.validate_json(body)], False)
+    try:
+        sent = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        sent = None
+    if isinstance(sent, dict) and "feedback" in sent:
+        return _SEVERAL.validate_json(body).feedback, True
+    return [_ONE.validate_json(body)], False
 
 
 def keep(
@@ -117,8 +123,9 @@ def keep(
     again += [documents[prediction_id] for prediction_id in known]
     kept.accepted = [prediction_id for prediction_id in documents if prediction_id not in known]
     _repeated(db, again, kept)
-    # The record may have come between the look for it and the insert.
-    join_waiting(db, [i for i in kept.accepted if documents[i]["state"] == WAITING])
+    # The record may have come between the look for it and the insert; or MongoDB went away there, the last time.
+    waiting = [i for i in kept.accepted if i in documents and documents[i]["state"] == WAITING]
+    join_waiting(db, [*waiting, *kept.duplicates])
     return kept
 
 
@@ -142,7 +149,7 @@ def joined(feedback: Mapping[str, Any], prediction: Mapping[str, Any], windows: 
     """What a prediction adds to its feedback: where it belongs, and what it is worth. Pure."""
     endpoint = prediction.get("endpoint")
     score = score_of(feedback, prediction)
-    window = timedelta(days=windows.get(endpoint or "", WINDOW_DAYS))
+    window = timedelta(days=windows.get(endpoint or "", FEEDBACK_DAYS))
     if feedback["caller"] != prediction.get("caller") and not _covers(feedback["scopes"], endpoint):
         state = FOREIGN
     elif score is None:
@@ -182,10 +189,10 @@ def _predictions(db: "Database[dict[str, Any]]", ids: Sequence[str]) -> dict[str
     return {found["_id"]: found for found in db.predictions.find({"_id": {"$in": list(ids)}}, _OF_PREDICTION)}
 
 
-def _windows(db: "Database[dict[str, Any]]", predictions: "Sequence[Document] | Any") -> dict[str, int]:
+def _windows(db: "Database[dict[str, Any]]", predictions: Iterable[Document]) -> dict[str, int]:
     names = list({prediction.get("endpoint") for prediction in predictions} - {None})
     found = db.endpoints.find({"_id": {"$in": names}}, {"feedback_days": 1}) if names else ()
-    return {endpoint["_id"]: endpoint.get("feedback_days") or WINDOW_DAYS for endpoint in found}
+    return {endpoint["_id"]: endpoint.get("feedback_days") or FEEDBACK_DAYS for endpoint in found}
 
 
 def _insert(db: "Database[dict[str, Any]]", documents: list[Document]) -> set[str]:

@@ -17,14 +17,14 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from modelyard_serving.console.evidence import cells
-from modelyard_serving.console.feedback import join_waiting
+from modelyard_serving.console.feedback import DUPLICATE_KEY, join_waiting
 
 Record = dict[str, Any]
 
-DUPLICATE_KEY = 11000
 BAD_RECORDS_DAYS = 30  # as long as somebody may look for the fault; a line may hold what a caller sent
 _BSON_BYTES = 15 * 2**20  # MongoDB takes documents up to 16 MB
 _KEPT_OF_A_LINE = 64 * 2**10
+_NEVER = {2, 121, 10334, 17280}  # MongoDB's codes: a bad value, not valid, too large, a key too large for an index
 _NO_RECORD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
@@ -103,11 +103,10 @@ def _insert(db: "Database[dict[str, Any]]", records: list[Record]) -> tuple[int,
 
 
 def _after(error: BulkWriteError, records: list[Record]) -> tuple[int, list[tuple[Record, str]]]:
-    if error.details.get("writeConcernErrors"):
-        raise error  # written, perhaps, but not safely: they are to be sent again
-    faults = error.details["writeErrors"]
-    refused = [(records[f["index"]], f["errmsg"][:500]) for f in faults if f["code"] != DUPLICATE_KEY]
-    return int(error.details["nInserted"]), refused
+    faults = [fault for fault in error.details["writeErrors"] if fault["code"] != DUPLICATE_KEY]
+    if error.details.get("writeConcernErrors") or any(fault["code"] not in _NEVER for fault in faults):
+        raise error  # time is up, the disk is full, or it is not safe yet: the lines are to be sent again
+    return int(error.details["nInserted"]), [(records[fault["index"]], fault["errmsg"][:500]) for fault in faults]
 
 
 def _fitting(record: Record) -> Record:

@@ -23,6 +23,7 @@ from modelyard_serving.console.statistics import (
     quantiles,
     sample_ratio_p,
 )
+from modelyard_serving.endpoints import FEEDBACK_DAYS
 
 BASE = "champion"  # what the others are held against
 ON_ITS_WAY = timedelta(minutes=10)  # feedback that waits for its audit record for longer is unmatched
@@ -148,7 +149,7 @@ def summarise(evidence: Evidence, endpoint: str, at: datetime, unmatched: int = 
             counts["duplicates"],
             counts["contradictions"],
             unmatched,
-            evidence.window_days or feedback.WINDOW_DAYS,
+            evidence.window_days or FEEDBACK_DAYS,
         ),
         _variants(evidence.shadows, evidence.shadow_latencies, {}),
     )
