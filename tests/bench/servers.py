@@ -48,7 +48,7 @@ class Tree:
     def rss_mb(self) -> float:
         return sum(process.memory_info().rss for process in self.processes()) / 1e6
 
-    def wait_until_idle(self, timeout_s: float = 120) -> None:
+    def wait_until_idle(self, timeout_s: float = 300) -> None:
         """Wait until it has worked off what is behind the answers, such as records still to be sent."""
         deadline, idle = time.monotonic() + timeout_s, 0
         while idle < 2:

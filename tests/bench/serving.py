@@ -14,6 +14,7 @@ turn is stopped, so that nobody's idling and nobody's backlog is in another's fi
 round; what is printed is the median of the rounds.
 """
 
+import signal
 import statistics
 import sys
 import tempfile
@@ -91,6 +92,7 @@ class Contestant:
 def main() -> None:
     if not wrk.installed():
         sys.exit("There is no wrk on PATH; install it:  make wrk")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # nothing that was started stays behind
     pythons = {peer.name: install(peer, PROJECT / "requirements.lock") for peer in PEERS}
     rows = [row for _, row, _ in holdout_rows(PROJECT)]
     with tempfile.TemporaryDirectory(prefix="bench-serving-") as scratch, ExitStack() as running:
