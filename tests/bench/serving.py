@@ -43,9 +43,9 @@ def _measure(yard: "modelyard.yard.Yard", endpoint) -> dict[str, float]:
     inside = {"x-gateway-secret": yard.stack.secret(), "content-type": "application/json"}
     path = "/v1/endpoints/tumor/predict"
     runs = {
-        "runtime": lambda: post(deployment.port, "/predict", inside, body, CONNECTIONS, SECONDS),
+        "runtime": lambda: post(deployment.ports[0], "/predict", inside, body, CONNECTIONS, SECONDS),
         "gateway": lambda: post(yard.settings.gateway_port, path, key, body, CONNECTIONS, SECONDS),
-        "runtime_c1": lambda: post(deployment.port, "/predict", inside, body, 1, SECONDS),
+        "runtime_c1": lambda: post(deployment.ports[0], "/predict", inside, body, 1, SECONDS),
         "gateway_c1": lambda: post(yard.settings.gateway_port, path, key, body, 1, SECONDS),
         "gateway_rows100": lambda: post(yard.settings.gateway_port, path, key, many, CONNECTIONS, SECONDS),
     }

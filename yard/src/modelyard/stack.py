@@ -146,6 +146,8 @@ class Stack:
             "warning",
             "--concurrency",
             "2",
+            "--drain-time-s",  # how long connections of a listener that was replaced go on
+            "20",
         ]
         return Process("envoy", command, priority=20)
 

@@ -18,7 +18,7 @@ from modelyard.roles import may, refusal
 from modelyard.settings import Settings
 from modelyard_build.errors import Refused as BuildRefused
 from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore
-from modelyard_serving.errors import NotFound, Refused, Unavailable
+from modelyard_serving.errors import Refused, Unavailable
 from modelyard_serving.keys import Key, Keys
 from modelyard_tracking.approval import Approval, Approvals
 from modelyard_tracking.card import read_observed
@@ -41,12 +41,12 @@ from modelyard_tracking.versus import Side, Versus, versus
 
 if TYPE_CHECKING:
     from modelyard.mongo_users import Change, User
+    from modelyard.serving import Serving
     from modelyard.stack import Stack
     from modelyard_build.build import Builder
     from modelyard_build.builds import Build
     from modelyard_build.checks.finding import Finding
     from modelyard_build.steps import Until
-    from modelyard_serving.local_stage import LocalStage
     from modelyard_tracking.moving.bundle import Exported
     from modelyard_tracking.moving.unbundle import Imported
     from modelyard_tracking.reproducing.reproduce import Reproduction
@@ -429,7 +429,7 @@ class Yard:
         deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
         subject = builder.subject(builder.find(version.ref), version, self.project(version.model))
         headers = {"x-gateway-secret": self.stack.secret(), "x-caller": "yard smoke"}
-        url = f"http://127.0.0.1:{deployment.port}"
+        url = f"http://127.0.0.1:{deployment.ports[0]}"
         with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
             return run_checks(Served(client, 0.0, lambda: 0.0), subject, SMOKE, ())
 
@@ -439,71 +439,51 @@ class Yard:
             return str(self.run_store.get(version.run_id).recorded.get("repository") or "")
         return ""
 
-    def deploy(self, ref: str, variant: str | None = None, reason: str = "") -> Deployment:
+    def deploy(self, ref: str, variant: str | None = None, reason: str = "", replicas: int | None = None) -> Deployment:
         """Start a built version as a variant of its endpoint; nobody's traffic moves but a replaced variant's.
 
         The first variant of an endpoint gets all of its traffic.
+
+        Args:
+            replicas: how many processes answer; as many as there are by default, and one of what is new.
         """
+        from modelyard.serving import with_variant
+
         self._need("update", "deployments")
         version = self.resolve(ref)
         self.approvals.require(version)
         build = self.builder.find(version.ref)
         self._need_stack()
-        name = f"{version.model}-{version.version}"
-        deployment = Deployment(
-            name,
+        wanted = Deployment(
+            f"{version.model}-{version.version}",
             version.model,
             version.version,
             build.bento.tag,
             build.bento.sha256,
             str(build.bento.path),
             str(build.environment),
-            self._port_of(name),
+            (),
             version.model_sha256,
         )
-        self.stage.start(deployment)
-        self.endpoints.put_deployment(deployment)
-        role = variant or ref.partition("@")[2] or "champion"
+        deployment = self.serving.deploy(wanted, replicas)
+        role = variant or ref.partition("@")[2] or CHAMPION
 
         def changed() -> Endpoint:
-            try:
-                return self.endpoints.endpoint(version.model).with_variant(role, name)
-            except NotFound:
-                return Endpoint.first(version.model, role, name)
+            return with_variant(self.endpoints, version.model, role, deployment.name)
 
-        self._put_into_use("deploy", version.model, changed, reason)
+        self.serving.change("deploy", version.model, self.settings.user, changed, reason)
         return deployment
 
     def split(self, endpoint: str, shares: Mapping[str, float], reason: str = "") -> Endpoint:
         """Give the variants other shares, moving as few units as possible."""
+        return self._change("split", endpoint, lambda found: found.split(shares), reason)
+
+    def _change(self, kind: str, name: str, change: Callable[[Endpoint], Endpoint], reason: str) -> Endpoint:
         self._need("update", "endpoints")
         self._need_stack()
-        return self._put_into_use("split", endpoint, lambda: self.endpoints.endpoint(endpoint).split(shares), reason)
-
-    def _put_into_use(self, kind: str, name: str, changed: Callable[[], Endpoint], reason: str) -> Endpoint:
-        """Enter a change of an endpoint into the ledger, and bring it about.
-
-        The entry comes first: who answers is never unknown to the ledger. Where two changes come at once, the second
-        is made on top of the first.
-        """
-        from modelyard.live import KINDS, state_of
-
-        endpoint: Endpoint
-
-        def decide() -> Mapping[str, Any]:
-            nonlocal endpoint
-            last = ledger.last(*KINDS, subject=name)
-            self.endpoints.await_revision(name, last.number if last else 0)
-            endpoint = changed()
-            deployments = {deployment.name: deployment for deployment in self.endpoints.deployments()}
-            return {"variants": state_of(endpoint, deployments)}
-
-        ledger = self.approvals.ledger
-        entry = ledger.append(kind, name, self.settings.user, decide, reason)
-        self.endpoints.put(endpoint, entry.number)
-        self._note(entry.head)
-        self.publish()
-        return endpoint
+        return self.serving.change(
+            kind, name, self.settings.user, lambda: change(self.endpoints.endpoint(name)), reason
+        )
 
     def retire(self, ref: str, reason: str = "") -> Deployment:
         """Stop a version that no variant uses. Its image, approval and audit stay.
@@ -514,8 +494,7 @@ class Yard:
         self._need("update", "deployments")
         version = self.resolve(ref)
         deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
-        used = [v for e in self.endpoints.endpoints() for v, name in e.variants.items() if name == deployment.name]
-        if used:
+        if used := [variant for _, variant in self.serving.users(deployment.name)]:
             raise Refused(
                 f"{version.ref} is the {' and the '.join(used)} of {version.model}, so it stays.\n"
                 f"Put another in its place first:  yard deploy {version.model}:N --variant {used[0]}"
@@ -523,17 +502,14 @@ class Yard:
         self._need_stack()
         facts = {"bento_sha256": deployment.bento_sha256, "model_sha256": deployment.model_sha256}
         self.approvals.ledger.append("retire", version.ref, self.settings.user, lambda: facts, reason)
-        self.endpoints.remove_deployment(deployment.name)
-        self.publish()
-        self.stack.processes.remove(deployment.name)
+        self.serving.remove(deployment)
         return deployment
 
     @property
-    def stage(self) -> "LocalStage":
-        from modelyard_serving.local_stage import LocalStage
+    def serving(self) -> "Serving":
+        from modelyard.serving import Serving
 
-        stack = self.stack
-        return LocalStage(self.settings.home, stack.processes, self.settings.console_url, stack.secret_file)
+        return Serving(self.stack, self.endpoints, self.approvals.ledger, self.keys, self._note)
 
     def up(self, say: Say = lambda _: None) -> list[str]:
         """Start the stack and what was deployed before it was stopped; gives what could not be started, and why."""
@@ -541,45 +517,23 @@ class Yard:
         from modelyard_build.builds import verify_bento
 
         self._need("find", "api_keys")
-        self.stack.up(self._write_gateway, say)
+        self.stack.up(self.serving.write_gateway, say)
+        stage = self.serving.stage
         launched, faults = [], []
         for deployment in self.endpoints.deployments():
             try:
                 verify_bento(Bento(deployment.bento_tag, Path(deployment.bento_path), deployment.bento_sha256))
-                self.stage.launch(deployment)
+                stage.launch(deployment)
                 launched.append(deployment)
             except BuildRefused as error:
                 faults.append(f"{deployment.name} is not started. {error}")
         for deployment in launched:
             say(deployment.name)
             try:
-                self.stage.wait(deployment)
+                stage.wait(deployment)
             except Unavailable as error:
                 faults.append(str(error))
         return faults
-
-    def publish(self) -> None:
-        """Bring the desired state to the gateway, and wait until it is in force."""
-        from modelyard_serving.gateway.publish import wait_until_applied
-
-        self._write_gateway()
-        wait_until_applied(self.stack.gateway_folder)
-
-    def _write_gateway(self) -> None:
-        from modelyard_serving.gateway.config import Gateway
-        from modelyard_serving.gateway.publish import publish
-
-        settings, stack = self.settings, self.stack
-        gateway = Gateway(
-            settings.gateway_port,
-            settings.console_port,
-            stack.secret(),
-            self.keys.jwks(),
-            self.keys.revoked(),
-            self.endpoints.endpoints(),
-            self.endpoints.deployments(),
-        )
-        publish(gateway, stack.gateway_folder)
 
     # roles and keys
 
@@ -600,7 +554,7 @@ class Yard:
     def revoke_key(self, key_id: str) -> Key:
         key = self.keys.revoke(key_id)
         if self.stack.processes.running():
-            self.publish()
+            self.serving.publish()
         return key
 
     def _need(self, action: str, collection: str) -> None:
@@ -613,14 +567,6 @@ class Yard:
         with suppress(TrackingUnavailable):
             if not may(self.db, collection, action):
                 raise Refused(refusal(self.settings.mongo_user, action, collection))
-
-    def _port_of(self, name: str) -> int:
-        try:
-            return self.endpoints.deployment(name).port
-        except NotFound:
-            from modelyard_serving.local_stage import free_port
-
-            return free_port()
 
     def _need_stack(self) -> None:
         if not self.stack.processes.running():

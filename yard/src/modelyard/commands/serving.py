@@ -65,11 +65,14 @@ def deploy(
     ref: Ref,
     variant: Annotated[str | None, typer.Option(help="Its role; the alias by default, or champion.")] = None,
     reason: Reason = "",
+    replicas: Annotated[
+        int | None, typer.Option(min=1, max=64, help="How many processes answer; as many as there are, or 1.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a built version as a variant of its endpoint. Traffic comes with `yard split`."""
     with stderr().status(f"deploying {ref}"):
-        deployment = open_yard().deploy(ref, variant, reason)
+        deployment = open_yard().deploy(ref, variant, reason, replicas)
     if as_json:
         print_json(deployment)
     else:
