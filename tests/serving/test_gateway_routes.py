@@ -9,7 +9,7 @@ import pytest
 from edge import PREDICT, Edge
 from modelyard_serving.gateway.config import resources
 from modelyard_serving.gateway.routes import LUA
-from modelyard_serving.keys import Keys
+from modelyard_serving.keys import SigningKeys
 
 PUBLIC = {"/healthz", "/v2/health/live", "/v2/health/ready"}
 SCOPES = {"/v1/feedback": "feedback:other", "/v1/endpoints/tumor/results": "read:tumor", "/v2": "predict:other"}
@@ -111,7 +111,7 @@ def test_a_key_opens_what_its_scopes_say_and_nothing_else(edge: Edge, scopes, cl
 
 
 def test_a_key_signed_by_somebody_else_is_refused(edge: Edge, tmp_path: Path) -> None:
-    stranger = Edge(tmp_path, Keys(None, tmp_path / "jwt.pem"), edge.gateway)  # type: ignore[arg-type]
+    stranger = Edge(tmp_path, SigningKeys(tmp_path), edge.gateway)
     with stranger.http:
         assert stranger.post(PREDICT, "predict:tumor").status_code == 401
 

@@ -92,6 +92,11 @@ class Endpoint:
         shadow = self.shadow if self.shadow and not shares.get(self.shadow.variant) else None  # who answers is none
         return replace(self, table=self.table.reweighted(shares), default=default, shadow=shadow)
 
+    def with_timeout(self, timeout_s: float) -> Self:
+        if not 0.1 <= timeout_s <= 600:
+            raise Refused(f"an answer may take between 0.1 and 600 seconds, not {timeout_s:g}.")
+        return replace(self, timeout_s=timeout_s)
+
     def shadowed(self, shadow: Shadow | None) -> Self:
         """The same endpoint with a shadow, or without one.
 

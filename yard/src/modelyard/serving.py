@@ -105,6 +105,26 @@ class Serving:
         ]
         return sorted(found)
 
+    def previous(self, endpoint: str, variant: str) -> str | None:
+        """The version that was this variant before the one that is now, as the ledger says: tumor:2."""
+        refs = (
+            entry.facts["variants"].get(variant, {}).get("ref")
+            for entry in self.ledger.entries(KINDS, endpoint, newest_first=True)
+        )
+        now = next(refs, None)
+        return next((ref for ref in refs if ref not in (now, None)), None)
+
+    def end_replaced(self, endpoint: str) -> list[Deployment]:
+        """Stop what was a variant of an endpoint and is none now, but not what a rollback would bring back."""
+        variants = self.endpoints.endpoint(endpoint).variants
+        stay = {*variants.values(), *(_name(self.previous(endpoint, variant)) for variant in variants)}
+        entries = self.ledger.entries(KINDS, endpoint)
+        were = {_name(said["ref"]) for entry in entries for said in entry.facts["variants"].values()}
+        going = [d for d in self.endpoints.deployments() if d.name in were - stay and not self.users(d.name)]
+        for deployment in going:
+            self.remove(deployment)
+        return going
+
     def remove(self, deployment: Deployment) -> None:
         """Let go of a deployment that is no variant of anything: first the gateway, then its processes end."""
         self.endpoints.remove_deployment(deployment.name)
@@ -125,10 +145,12 @@ class Serving:
             settings.gateway_port,
             settings.console_port,
             self.stack.secret(),
-            self.keys.jwks(),
+            self.stack.signing_keys.jwks(),
             self.keys.revoked(),
             self.endpoints.endpoints(),
             self.endpoints.deployments(),
+            self.keys.rates(),
+            self.stack.certificate,
         )
 
 
@@ -137,6 +159,11 @@ def with_variant(endpoints: EndpointStore, name: str, variant: str, deployment: 
     with suppress(NotFound):
         return endpoints.endpoint(name).with_variant(variant, deployment)
     return Endpoint.first(name, variant, deployment)
+
+
+def _name(ref: str | None) -> str | None:
+    """What the deployment of a version is called."""
+    return ref and ref.replace(":", "-")
 
 
 def _ports(there: tuple[int, ...], replicas: int) -> tuple[int, ...]:

@@ -17,8 +17,8 @@ from pymongo.errors import OperationFailure
 from modelyard.roles import may, refusal
 from modelyard.settings import Settings
 from modelyard_build.errors import Refused as BuildRefused
-from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore
-from modelyard_serving.errors import Refused, Unavailable
+from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore, Shadow
+from modelyard_serving.errors import NotFound, Refused, Unavailable
 from modelyard_serving.keys import Key, Keys
 from modelyard_tracking.approval import Approval, Approvals
 from modelyard_tracking.card import read_observed
@@ -112,7 +112,7 @@ class Yard:
 
     @property
     def keys(self) -> Keys:
-        return Keys(self.db, self.stack.signing_key)
+        return Keys(self.db, self.stack.signing_keys)
 
     def project(self, name: str) -> Project:
         return load_project(self.settings.projects, name)
@@ -439,22 +439,78 @@ class Yard:
             return str(self.run_store.get(version.run_id).recorded.get("repository") or "")
         return ""
 
-    def deploy(self, ref: str, variant: str | None = None, reason: str = "", replicas: int | None = None) -> Deployment:
+    def deploy(
+        self,
+        ref: str,
+        variant: str | None = None,
+        reason: str = "",
+        replicas: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Deployment:
         """Start a built version as a variant of its endpoint; nobody's traffic moves but a replaced variant's.
 
-        The first variant of an endpoint gets all of its traffic.
+        The first variant of an endpoint gets all of its traffic. The version that a variant was before runs on, for a
+        rollback; the one before that is stopped.
 
         Args:
             replicas: how many processes answer; as many as there are by default, and one of what is new.
+            timeout_s: how long an answer of the endpoint may take; as before by default.
         """
-        from modelyard.serving import with_variant
-
         self._need("update", "deployments")
         version = self.resolve(ref)
+        role = variant or ref.partition("@")[2] or CHAMPION
+        return self._ship("deploy", version, role, reason, lambda: self._wanted(version), replicas, timeout_s)
+
+    def rollback(self, endpoint: str, variant: str = CHAMPION, reason: str = "") -> Deployment:
+        """Put the version before in the place of a variant's; once more, and it is as it was.
+
+        Raises:
+            NotFound: there was none before.
+            Refused: its approval was withdrawn.
+        """
+        self._need("update", "deployments")
+        name = self.endpoints.endpoint(endpoint).variants.get(variant)
+        ref = self.serving.previous(endpoint, variant)
+        if name is None or ref is None:
+            raise NotFound(f"{endpoint} had no other version as {variant}. What was when:  yard ledger --of {endpoint}")
+        version, replicas = self.resolve(ref), len(self.endpoints.deployment(name).ports)
+
+        def wanted() -> Deployment:
+            with suppress(NotFound):
+                return self.endpoints.deployment(f"{version.model}-{version.version}")
+            return self._wanted(version)
+
+        return self._ship("rollback", version, variant, reason, wanted, replicas)
+
+    def _ship(
+        self,
+        kind: str,
+        version: ModelVersion,
+        role: str,
+        reason: str,
+        wanted: Callable[[], Deployment],
+        replicas: int | None,
+        timeout_s: float | None = None,
+    ) -> Deployment:
+        from modelyard.serving import with_variant
+
         self.approvals.require(version)
-        build = self.builder.find(version.ref)
+        asked = wanted()
         self._need_stack()
-        wanted = Deployment(
+        deployment = self.serving.deploy(asked, replicas)
+
+        def changed() -> Endpoint:
+            endpoint = with_variant(self.endpoints, version.model, role, deployment.name)
+            return endpoint if timeout_s is None else endpoint.with_timeout(timeout_s)
+
+        self.serving.change(kind, version.model, self.settings.user, changed, reason)
+        self.serving.end_replaced(version.model)
+        return deployment
+
+    def _wanted(self, version: ModelVersion) -> Deployment:
+        """The version as it was built; where its replicas answer is not yet said."""
+        build = self.builder.find(version.ref)
+        return Deployment(
             f"{version.model}-{version.version}",
             version.model,
             version.version,
@@ -465,14 +521,11 @@ class Yard:
             (),
             version.model_sha256,
         )
-        deployment = self.serving.deploy(wanted, replicas)
-        role = variant or ref.partition("@")[2] or CHAMPION
 
-        def changed() -> Endpoint:
-            return with_variant(self.endpoints, version.model, role, deployment.name)
-
-        self.serving.change("deploy", version.model, self.settings.user, changed, reason)
-        return deployment
+    def shadow(self, endpoint: str, variant: str | None, percent: float = 100.0, reason: str = "") -> Endpoint:
+        """Send a variant that answers nobody a copy of so many of the requests; None ends it."""
+        shadow = Shadow(variant, percent) if variant else None
+        return self._change("shadow", endpoint, lambda found: found.shadowed(shadow), reason)
 
     def split(self, endpoint: str, shares: Mapping[str, float], reason: str = "") -> Endpoint:
         """Give the variants other shares, moving as few units as possible."""
@@ -548,14 +601,32 @@ class Yard:
             self.stack.ensure_console()
         return changes, users(self.settings)
 
-    def issue_key(self, caller: str, scopes: Sequence[str], days: int = 90) -> tuple[Key, str]:
-        return self.keys.issue(caller, scopes, days)
+    def issue_key(self, caller: str, scopes: Sequence[str], days: int = 90, rate: int | None = None) -> tuple[Key, str]:
+        issued = self.keys.issue(caller, scopes, days, rate)
+        if rate is not None:
+            self._publish()
+        return issued
 
     def revoke_key(self, key_id: str) -> Key:
         key = self.keys.revoke(key_id)
+        self._publish()
+        return key
+
+    def rotate_signing_key(self) -> str:
+        """A new key signs from now on; what the one before has signed is accepted as well."""
+        kid = self.stack.signing_keys.rotate()
+        self._publish()
+        return kid
+
+    def retire_signing_keys(self) -> tuple[str, ...]:
+        """End the signing keys before the newest; what they have signed is refused."""
+        retired = self.stack.signing_keys.retire_old()
+        self._publish()
+        return retired
+
+    def _publish(self) -> None:
         if self.stack.processes.running():
             self.serving.publish()
-        return key
 
     def _need(self, action: str, collection: str) -> None:
         """Refuse at once what MongoDB's user may not do, before anything is trained, registered, built or started.

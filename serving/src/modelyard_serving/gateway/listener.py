@@ -20,11 +20,12 @@ OURS = (
 )  # fmt: skip
 # What Envoy says of requests that it could not have answered, by its own flag.
 _SAID = {
-    "RL": "this key has used up its requests for this second",
     "UO": "the model has as many requests as it can hold; try again",
     "UF,UC,UH,LR": "the model cannot be reached; try again",
     "UT": "the model took longer than this endpoint allows",
 }
+# What a route says by itself is JSON already.
+_ITS_OWN_WORDS = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,11 @@ def listener(port: int, folder: Path, limits: Limits, *, secure: bool) -> Json:
         ],
         # Envoy's own refusals speak JSON like everybody else's.
         "local_reply_config": {
-            "mappers": [_its_own_words(), *(_mapper(flags.split(","), text) for flags, text in _SAID.items())],
+            "mappers": [
+                {"filter": _status(200), "body_format_override": _ITS_OWN_WORDS},
+                {"filter": _status(429), "body": {"inline_string": "this key has used up its requests for now"}},
+                *(_mapper(flags.split(","), text) for flags, text in _SAID.items()),
+            ],
             "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
         },
         "use_remote_address": True,
@@ -122,11 +127,8 @@ def _forget() -> Json:
     }
 
 
-def _its_own_words() -> Json:
-    """What a route says by itself, which is JSON already."""
-    succeeded = {"comparison": {"op": "EQ", "value": {"default_value": 200, "runtime_key": "unused"}}}
-    words = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
-    return {"filter": {"status_code_filter": succeeded}, "body_format_override": words}
+def _status(code: int) -> Json:
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": code, "runtime_key": "none"}}}}
 
 
 def _mapper(flags: list[str], text: str) -> Json:
