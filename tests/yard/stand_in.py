@@ -28,7 +28,11 @@ def app(folder: Path, port: int) -> Starlette:
         return JSONResponse(said, headers={"x-model-version": str(model["version"])})
 
     return Starlette(
-        routes=[Route("/provenance", provenance), Route("/predict", predict, methods=["POST"])],
+        routes=[
+            Route("/provenance", provenance),
+            Route("/readyz", provenance),
+            Route("/predict", predict, methods=["POST"]),
+        ],
     )
 
 

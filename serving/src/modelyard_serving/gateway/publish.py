@@ -22,9 +22,12 @@ def publish(gateway: Gateway, folder: Path, leaving: Sequence[dict[str, Any]] = 
         needed.mkdir(parents=True, exist_ok=True, mode=0o700)
     documents = {"bootstrap.json": bootstrap(folder, gateway.limits), **resources(gateway, folder)}
     if leaving:
-        known = documents["cds.json"]
-        version = f"{known['version_info']}+{len(leaving)}"
-        documents["cds.json"] = {"version_info": version, "resources": [*known["resources"], *leaving]}
+        clusters = [*documents["cds.json"]["resources"], *leaving]
+        if _by_name(clusters) == _by_name(_clusters(folder)):
+            del documents["cds.json"]  # Envoy takes no note of the version of a file that changes nothing
+        else:
+            version = f"{documents['cds.json']['version_info']}+{len(leaving)}"
+            documents["cds.json"] = {"version_info": version, "resources": clusters}
     for name, document in documents.items():
         text = json.dumps(document, indent=1, sort_keys=True)
         target = folder / name
@@ -86,6 +89,15 @@ def wait_until_applied(folder: Path, timeout_s: float = 15) -> None:
     raise Unavailable(
         f"Envoy has not taken over the new configuration after {timeout_s:.0f} s: {why}. See:  yard status"
     )
+
+
+def _warming(dump: dict[str, Any]) -> bool:
+    """Is there a cluster that Envoy knows, but does not use before its replicas were asked whether they are ready?"""
+    return any(part.get("dynamic_warming_clusters") for part in dump.get("configs", ()))
+
+
+def _by_name(clusters: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {cluster["name"]: cluster for cluster in clusters}
 
 
 def _versions(dump: dict[str, Any]) -> set[str]:
