@@ -99,3 +99,9 @@ def test_what_is_older_than_tls_1_2_is_refused(secure: Secure) -> None:
 
 def secure_socket(secure: Secure) -> socket.socket:
     return socket.create_connection(("127.0.0.1", secure.edge.gateway.port), timeout=10)
+
+
+def test_a_gateway_that_has_no_certificate_any_more_speaks_plain_http_again(tmp_path: Path, serve_app) -> None:
+    with running_edge(tmp_path, serve_app, certificate=certificate(tmp_path)) as edge:
+        edge.tell(certificate=None)
+        assert edge.post(PREDICT, "predict:tumor").status_code == 200

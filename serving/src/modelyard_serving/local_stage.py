@@ -88,15 +88,15 @@ class LocalStage:
             time.sleep(0.1)
 
     def _why_not(self, deployment: Deployment, port: int, timeout_s: float) -> str:
-        """Why nothing, or something else, answers on this port; empty if the deployment does."""
-        url = f"http://127.0.0.1:{port}/provenance"
+        """Why nothing, or something else, answers on this port; empty if the deployment is ready there."""
+        url = f"http://127.0.0.1:{port}"
         try:
-            answer = httpx.get(url, timeout=timeout_s)
-            if answer.status_code == 200 and answer.json()["model_sha256"] == deployment.model_sha256:
-                return ""
+            answer = httpx.get(f"{url}/provenance", timeout=timeout_s)
+            if answer.status_code != 200 or answer.json()["model_sha256"] != deployment.model_sha256:
+                return f"{url}/provenance answers for another model"
+            return "" if httpx.get(f"{url}/readyz", timeout=timeout_s).status_code == 200 else "it is not ready"
         except (httpx.HTTPError, ValueError, KeyError) as error:
             return str(error) or type(error).__name__
-        return f"{url} answers for another model"
 
 
 def serve_command(environment: Path, bento: Path, port: int, host: str = "127.0.0.1") -> list[str]:

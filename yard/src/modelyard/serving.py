@@ -74,9 +74,7 @@ class Serving:
             return self.endpoints.deployment(wanted.name)
         return replace(wanted, ports=())
 
-    def change(
-        self, kind: str, name: str, by: str, changed: Callable[[], Endpoint], reason: str, **facts: Any
-    ) -> Endpoint:
+    def change(self, kind: str, name: str, by: str, changed: Callable[[], Endpoint], reason: str) -> Endpoint:
         """Enter a change of an endpoint into the ledger, and bring it about.
 
         The entry comes first: who answers is never unknown to the ledger. Where two changes come at once, the second
@@ -90,7 +88,7 @@ class Serving:
             self.endpoints.await_revision(name, last.number if last else 0)
             endpoint = changed()
             deployments = {deployment.name: deployment for deployment in self.endpoints.deployments()}
-            return {"variants": state_of(endpoint, deployments), **facts}
+            return {"variants": state_of(endpoint, deployments)}
 
         entry = self.ledger.append(kind, name, by, decide, reason)
         self.endpoints.put(endpoint, entry.number)

@@ -28,6 +28,8 @@ def publish(gateway: Gateway, folder: Path, leaving: Sequence[dict[str, Any]] = 
         else:
             version = f"{documents['cds.json']['version_info']}+{len(leaving)}"
             documents["cds.json"] = {"version_info": version, "resources": clusters}
+    if gateway.certificate is None:
+        (folder / "tls.json").unlink(missing_ok=True)
     for name, document in documents.items():
         text = json.dumps(document, indent=1, sort_keys=True)
         target = folder / name
