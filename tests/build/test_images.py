@@ -125,7 +125,7 @@ def test_a_version_that_was_built_before_is_held_against_what_is_live_now(made: 
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "manifest.json").write_bytes(live.to_json())
     store = EndpointStore(made.workshop.db)
-    store.put_deployment(Deployment("linear-9", "linear", 9, "t", "b", str(tmp_path), "/e", 1, "m"))
+    store.put_deployment(Deployment("linear-9", "linear", 9, "t", "b", str(tmp_path), "/e", (1,), "m"))
     store.put(Endpoint.first("linear", "champion", "linear-9"), 1)
     try:
         with pytest.raises(Refused, match=r"not compatible with what is live, linear:9: input c is gone"):

@@ -19,7 +19,7 @@ def deployed(db: Any, folder: Path, version: int) -> Manifest:
     bento = folder / f"bento-{version}"
     (bento / "src").mkdir(parents=True)
     (bento / "src" / "manifest.json").write_bytes(manifest.to_json())
-    deployment = Deployment(f"size-{version}", "size", version, "t", "b", str(bento), "/e", 1, "m")
+    deployment = Deployment(f"size-{version}", "size", version, "t", "b", str(bento), "/e", (1,), "m")
     EndpointStore(db).put_deployment(deployment)
     return manifest
 

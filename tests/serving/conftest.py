@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from starlette.applications import Starlette
 
+from edge import Edge, running_edge
 from metrics_page import value_of
 from modelyard_serving.manifest import Manifest
 from modelyard_serving.runtime.app import create_app, start
@@ -99,3 +100,9 @@ def numbers(open_doors: Open) -> Doors:
     """A regressor over three columns of float64."""
     frame = pd.DataFrame(np.random.default_rng(7).normal(size=(60, 3)), columns=["a", "b", "c"])
     return open_doors(LinearRegression().fit(frame, frame.sum(axis=1) + 1), frame.head(ROWS))
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory, serve_app: Callable[[Starlette], int]) -> Iterator[Edge]:
+    with running_edge(tmp_path_factory.mktemp("gateway"), serve_app) as running:
+        yield running

@@ -39,6 +39,17 @@ def test_a_process_that_dies_is_started_again(processes: Processes) -> None:
     _until(lambda: processes.state("sleeper").state == "RUNNING" and processes.state("sleeper").pid != before)
 
 
+def test_what_is_killed_is_started_again_at_once(processes: Processes) -> None:
+    processes.ensure(Process("sleeper", SLEEPER))
+    for _ in range(3):
+        _until(lambda: processes.state("sleeper").state == "RUNNING")
+        killed = processes.state("sleeper").pid
+        os.kill(killed, signal.SIGKILL)
+        killed_at = time.monotonic()
+        _until(lambda killed=killed: processes.state("sleeper").pid not in (0, killed))
+        assert time.monotonic() - killed_at < 0.5  # supervisord's own turn would take up to 2 s
+
+
 def test_ensuring_twice_leaves_the_process_alone_and_new_settings_replace_it(processes: Processes) -> None:
     processes.ensure(Process("sleeper", SLEEPER))
     _until(lambda: processes.state("sleeper").state == "RUNNING")

@@ -89,9 +89,9 @@ def test_a_model_that_is_killed_ten_times_under_load_loses_no_answered_predictio
     processes = road.yard.stack.processes
     with calling(road) as callers:
         for number in range(10):
-            name = ("tumor-1", "tumor-2")[number % 2]
-            kill(processes.state(name).pid)
-            wait_for(road, name[-1])
+            version = ("1", "2")[number % 2]
+            kill(processes.state(f"tumor-{version}.1").pid)
+            wait_for(road, version)
             time.sleep(1)
     assert len(callers.ids) > 100
     all_audited_once(road, callers.ids)

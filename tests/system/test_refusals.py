@@ -89,7 +89,8 @@ def test_a_deployed_bento_that_was_changed_is_not_started_again_and_the_rest_is(
     ref = version_of(road, lambda _: None)
     bento = road.yard.build(ref, "bento").bento
     road.yard.deploy(ref, variant="shadowed")
-    road.yard.stack.processes.remove(road.yard.endpoints.endpoint("tumor").variants["shadowed"])
+    deployment = road.yard.endpoints.deployment(road.yard.endpoints.endpoint("tumor").variants["shadowed"])
+    road.yard.serving.stage.stop(deployment)
     service = bento.path / "src" / "service.py"
     before = service.read_text()
     service.write_text(before + "\n# changed while it was stopped\n")

@@ -177,7 +177,7 @@ def test_bad_input_gets_a_4xx_in_json_through_the_whole_path(road: Road) -> None
 
 def test_the_model_answers_only_through_its_gateway(road: Road) -> None:
     for deployment in road.yard.endpoints.deployments():
-        url = f"http://127.0.0.1:{deployment.port}/predict"
+        url = f"http://127.0.0.1:{deployment.ports[0]}/predict"
         answer = httpx.post(url, json={"rows": [row_of(road)]}, headers={"x-caller": "mallory"})
         assert answer.status_code == 403
 

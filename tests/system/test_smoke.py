@@ -71,12 +71,12 @@ def test_a_model_that_answers_otherwise_than_its_cases_say_is_found_out(road: Ro
 
 def test_another_model_where_the_deployed_one_should_be_is_found_out(road: Road) -> None:
     deployments, other = road.yard.db.deployments, road.yard.endpoints.deployment("tumor-2")
-    port = road.yard.endpoints.deployment("tumor-1").port
-    deployments.update_one({"_id": "tumor-1"}, {"$set": {"port": other.port}})
+    ports = road.yard.endpoints.deployment("tumor-1").ports
+    deployments.update_one({"_id": "tumor-1"}, {"$set": {"ports": other.ports}})
     try:
         findings = {finding.check: finding for finding in road.yard.smoke("tumor:1")}
     finally:
-        deployments.update_one({"_id": "tumor-1"}, {"$set": {"port": port}})
+        deployments.update_one({"_id": "tumor-1"}, {"$set": {"ports": ports}})
     assert findings["provenance"].stops
     assert findings["golden"].stops
 

@@ -36,7 +36,7 @@ def processes_of(folder: Path) -> list[str]:
 def test_a_killed_model_is_started_again_and_loses_no_audit(road: Road) -> None:
     db = road.yard.db
     row = db.predictions.find_one({"status": 200})["inputs"][0]
-    state = road.yard.stack.processes.state("tumor-1")
+    state = road.yard.stack.processes.state("tumor-1.1")
     ids = []
     with road.http as http:
         for _ in range(50):

@@ -424,7 +424,7 @@ def test_an_engineer_deploys_splits_retires_and_manages_keys(team: Team, tmp_pat
     db = team.db("engineer")
     store, keys = EndpointStore(db), Keys(db, tmp_path / "jwt.pem")
     for version in (1, 2):
-        store.put_deployment(Deployment(f"churn-{version}", "churn", version, "t", "b", "/b", "/e", 1, "m"))
+        store.put_deployment(Deployment(f"churn-{version}", "churn", version, "t", "b", "/b", "/e", (1,), "m"))
     store.put(Endpoint.first("churn", "champion", "churn-1").with_variant("challenger", "churn-2"), 1)
     store.put(store.endpoint("churn").split({"champion": 80, "challenger": 20}), 2)
     store.remove_deployment("churn-2")

@@ -15,11 +15,12 @@ from modelyard_serving.split import BucketTable
 
 FEEDBACK_DAYS = 90
 STAGING = "staging"  # the variant that is tried before a version answers anybody
+TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One model version running in a stage, answering on `port` of this machine."""
+    """One model version running in a stage: a replica answers on each of `ports` of this machine."""
 
     name: str  # tumor-2
     model: str
@@ -28,8 +29,29 @@ class Deployment:
     bento_sha256: str
     bento_path: str
     environment: str  # the Python environment made from the bento's own lock
-    port: int
+    ports: tuple[int, ...]
     model_sha256: str
+
+    def replica(self, number: int) -> str:
+        """The name of a replica, counted from 1: tumor-2.1."""
+        return f"{self.name}.{number}"
+
+    @property
+    def replicas(self) -> Mapping[str, int]:
+        """Name and port of each."""
+        return {self.replica(number): port for number, port in enumerate(self.ports, 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A variant that is sent a copy of some of what the others are asked; its answers are recorded, never returned."""
+
+    variant: str
+    percent: float = 100.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percent <= 100:
+            raise Refused(f"a shadow is sent more than 0 and up to 100 percent of the requests, not {self.percent:g}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +63,9 @@ class Endpoint:
     variants: Mapping[str, str]  # variant -> deployment name
     table: BucketTable
     default: str  # answers requests that name no unit; empty as long as nobody answers
+    timeout_s: float = TIMEOUT_S  # for the whole answer
+    shadow: Shadow | None = None
+    revision: int = 0  # of the last change: its entry in the ledger
     feedback_days: int = FEEDBACK_DAYS  # how long after its prediction feedback counts
 
     @classmethod
@@ -62,15 +87,40 @@ class Endpoint:
             NotFound: a share is given to a variant that is not deployed.
         """
         for variant in shares:
-            if variant not in self.variants:
-                raise NotFound(
-                    f"{self.name} has no variant {variant!r}; it has {', '.join(sorted(self.variants))}.\n"
-                    f"Deploy it:  yard deploy {self.name}@{variant}"
-                )
+            self._need(variant)
         if min(shares.values()) < 0 or sum(shares.values()) <= 0:
             raise Refused(f"shares must not be negative and not all zero, got {dict(shares)}.")
         default = self.default or max(shares, key=lambda variant: shares[variant])
-        return replace(self, table=self.table.reweighted(shares), default=default)
+        shadow = self.shadow if self.shadow and not shares.get(self.shadow.variant) else None  # who answers is none
+        return replace(self, table=self.table.reweighted(shares), default=default, shadow=shadow)
+
+    def with_timeout(self, timeout_s: float) -> Self:
+        if not 0.1 <= timeout_s <= 600:
+            raise Refused(f"an answer may take between 0.1 and 600 seconds, not {timeout_s:g}.")
+        return replace(self, timeout_s=timeout_s)
+
+    def shadowed(self, shadow: Shadow | None) -> Self:
+        """The same endpoint with a shadow, or without one.
+
+        Raises:
+            NotFound: it is no variant.
+            Refused: it answers callers itself.
+        """
+        if shadow is not None:
+            self._need(shadow.variant)
+            if share := self.table.shares().get(shadow.variant):
+                raise Refused(
+                    f"{shadow.variant} answers {share:.2%} of the units itself. A shadow answers nobody:\n"
+                    f"yard split {self.name} {self.default}=100"
+                )
+        return replace(self, shadow=shadow)
+
+    def _need(self, variant: str) -> None:
+        if variant not in self.variants:
+            raise NotFound(
+                f"{self.name} has no variant {variant!r}; it has {', '.join(sorted(self.variants))}.\n"
+                f"Deploy it:  yard deploy {self.name}@{variant}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +150,8 @@ class EndpointStore:
             "default": endpoint.default,
             "feedback_days": endpoint.feedback_days,
             "runs": [list(run) for run in endpoint.table.runs],
+            "timeout_s": endpoint.timeout_s,
+            "shadow": asdict(endpoint.shadow) if endpoint.shadow else None,
             "revision": revision,
             "updated_at": datetime.now(UTC),
         }
@@ -135,15 +187,21 @@ class EndpointStore:
 
 def _endpoint(document: Mapping[str, Any]) -> Endpoint:
     runs = tuple((int(end), str(variant)) for end, variant in document["runs"])
+    shadow = document.get("shadow")
     return Endpoint(
         document["_id"],
         document["salt"],
         document["variants"],
         BucketTable(runs),
         document["default"],
+        document.get("timeout_s", TIMEOUT_S),
+        Shadow(**shadow) if shadow else None,
+        document.get("revision") or 0,
         feedback_days=document.get("feedback_days", FEEDBACK_DAYS),
     )
 
 
 def _deployment(document: Mapping[str, Any]) -> Deployment:
-    return Deployment(**{key: document[key] for key in Deployment.__dataclass_fields__})
+    ports = document["ports"] if "ports" in document else [document["port"]]  # there was one, when it was written
+    known = {key: document[key] for key in Deployment.__dataclass_fields__ if key != "ports"}
+    return Deployment(**known, ports=tuple(ports))

@@ -1,7 +1,7 @@
 """API keys: signed JWTs. The gateway holds only the public key; a key is known by its id (`jti`).
 
 A key carries scopes, `verb:object`, such as `predict:tumor` or `feedback:*`. Revoking one puts its id on
-the list that the gateway reads.
+the list that the gateway reads. Signing keys are rotated: two may be live, and a key says which one signed it.
 """
 
 import os
@@ -35,16 +35,78 @@ class Key:
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
+    rate: int | None = None  # requests per second; None: as many as there is room for
+    signed_by: str = "yard-1"  # id of the signing key
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeys:
+    """The private keys that sign: `jwt.pem` in a folder, then `jwt-2.pem`, and so on. The newest signs, all verify.
+
+    So a key can be replaced without a caller who is refused: `rotate`, issue new API keys, `retire_old`.
+    """
+
+    folder: Path
+
+    @property
+    def current(self) -> str:
+        """The id of the one that signs; the first is made on first use."""
+        return max(self._files(), key=_number)
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        kid = self.current
+        return jwt.encode(claims, _private_key(self._files()[kid]), algorithm="ES256", headers={"kid": kid})
+
+    def jwks(self) -> dict[str, Any]:
+        """The public halves, as a JSON Web Key Set."""
+        found = []
+        for kid, file in self._files().items():
+            public = ECAlgorithm.to_jwk(_private_key(file).public_key(), as_dict=True)
+            found.append({**public, "kid": kid, "alg": "ES256", "use": "sig"})
+        return {"keys": found}
+
+    def live(self) -> tuple[str, ...]:
+        """The ids of all that verify, the one that signs last."""
+        return tuple(self._files())
+
+    def rotate(self) -> str:
+        """Make a new key that signs from now on; gives its id.
+
+        Raises:
+            Refused: there are two already.
+        """
+        if len(self._files()) > 1:
+            raise Refused(
+                f"There are two signing keys already, {' and '.join(self.live())}.\n"
+                "End the old one first; what it signed is refused then:  yard keys rotate --retire-old"
+            )
+        number = _number(self.current) + 1
+        _private_key(self.folder / f"jwt-{number}.pem")
+        return f"yard-{number}"
+
+    def retire_old(self) -> tuple[str, ...]:
+        """End all but the key that signs; gives their ids. What they signed is refused from then on."""
+        *old, _ = self._files().items()
+        for _, file in old:
+            file.unlink()
+        return tuple(kid for kid, _ in old)
+
+    def _files(self) -> dict[str, Path]:
+        found = {int(file.stem.partition("-")[2] or 1): file for file in self.folder.glob("jwt*.pem")}
+        if not found:
+            _private_key(first := self.folder / "jwt.pem")
+            found = {1: first}
+        return {f"yard-{number}": found[number] for number in sorted(found)}
 
 
 class Keys:
     """Issues, lists and revokes keys."""
 
-    def __init__(self, db: "Database[dict[str, Any]]", private_key: Path) -> None:
+    def __init__(self, db: "Database[dict[str, Any]]", signing: SigningKeys) -> None:
         self._db = db
-        self._private_key = _private_key(private_key)
+        self._signing = signing
 
-    def issue(self, caller: str, scopes: Sequence[str], days: int = 90) -> tuple[Key, str]:
+    def issue(self, caller: str, scopes: Sequence[str], days: int = 90, rate: int | None = None) -> tuple[Key, str]:
         """A new key and its token.
 
         Raises:
@@ -57,8 +119,12 @@ class Keys:
             raise Refused(f"a caller's name has letters, digits and @ . _ - only, got {caller!r}.")
         if not 1 <= days <= 3650:
             raise Refused(f"a key lives between 1 and 3650 days, not {days}.")
-        now = datetime.now(UTC).replace(microsecond=0)
-        key = Key(secrets.token_hex(8), caller, tuple(scopes), now, now + timedelta(days=days))
+        if rate is not None and not 1 <= rate <= 1_000_000:
+            raise Refused(f"a rate is between 1 and 1,000,000 requests per second, not {rate}.")
+        now, kid = datetime.now(UTC).replace(microsecond=0), self._signing.current
+        key = Key(
+            secrets.token_hex(8), caller, tuple(scopes), now, now + timedelta(days=days), rate=rate, signed_by=kid
+        )
         claims = {
             "iss": ISSUER,
             "sub": caller,
@@ -67,7 +133,7 @@ class Keys:
             "iat": now,
             "exp": key.expires_at,
         }
-        token = jwt.encode(claims, self._private_key, algorithm="ES256", headers={"kid": "yard-1"})
+        token = self._signing.sign(claims)
         self._db.api_keys.insert_one(
             {
                 "_id": key.id,
@@ -76,6 +142,8 @@ class Keys:
                 "created_at": now,
                 "expires_at": key.expires_at,
                 "revoked_at": None,
+                "rate": rate,
+                "signed_by": kid,
             }
         )
         return key, token
@@ -97,10 +165,14 @@ class Keys:
         query = {"revoked_at": {"$ne": None}, "expires_at": {"$gt": datetime.now(UTC)}}
         return [document["_id"] for document in self._db.api_keys.find(query, {"_id": 1}).sort("_id", 1)]
 
-    def jwks(self) -> dict[str, Any]:
-        """The public half, as a JSON Web Key Set."""
-        public = ECAlgorithm.to_jwk(self._private_key.public_key(), as_dict=True)
-        return {"keys": [{**public, "kid": "yard-1", "alg": "ES256", "use": "sig"}]}
+    def rates(self) -> dict[str, int]:
+        """Requests per second, by the id of each key that has a limit and has not expired."""
+        query = {"rate": {"$ne": None}, "expires_at": {"$gt": datetime.now(UTC)}}
+        return {document["_id"]: document["rate"] for document in self._db.api_keys.find(query, {"rate": 1})}
+
+
+def _number(kid: str) -> int:
+    return int(kid.removeprefix("yard-"))
 
 
 def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -147,4 +219,6 @@ def _key(document: dict[str, Any]) -> Key:
         document["created_at"],
         document["expires_at"],
         document["revoked_at"],
+        document.get("rate"),
+        document.get("signed_by", "yard-1"),
     )

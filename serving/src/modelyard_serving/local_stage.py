@@ -26,47 +26,77 @@ class LocalStage:
     console_url: str
     secret_file: Path
 
-    def start(self, deployment: Deployment, timeout_s: float = 60) -> None:
-        """Start the deployment and wait until it answers with the digest it should have.
+    def start(self, deployment: Deployment, beyond: int = 0, timeout_s: float = 60) -> None:
+        """Start the replicas beyond the first so many, and wait until each answers with the digest it should have.
 
         Raises:
-            Unavailable: it did not come up; the last lines of its log are in the text.
+            Unavailable: one did not come up; the last lines of its log are in the text.
         """
-        self.launch(deployment)
-        self.wait(deployment, timeout_s)
+        replicas = list(deployment.replicas)[beyond:]
+        for replica in replicas:
+            self.processes.ensure(self.process(deployment, replica))
+        deadline = time.monotonic() + timeout_s
+        for replica in replicas:
+            self._wait(deployment, replica, deadline - time.monotonic())
+
+    def roll(self, deployment: Deployment, timeout_s: float = 60) -> None:
+        """Start every replica anew where its settings are others: one at a time, the next once this one answers."""
+        for replica in deployment.replicas:
+            self.processes.ensure(self.process(deployment, replica))
+            self._wait(deployment, replica, timeout_s)
 
     def launch(self, deployment: Deployment) -> None:
-        """Start the process and come back at once."""
-        self.processes.ensure(self.process(deployment))
+        """Start the processes and come back at once."""
+        for replica in deployment.replicas:
+            self.processes.ensure(self.process(deployment, replica))
 
-    def process(self, deployment: Deployment) -> Process:
+    def stop(self, deployment: Deployment, beyond: int = 0) -> None:
+        """Stop the replicas beyond the first so many, all of them by default; what they answer is answered first."""
+        for replica in list(deployment.replicas)[beyond:]:
+            self.processes.remove(replica)
+
+    def process(self, deployment: Deployment, replica: str) -> Process:
         env = serving_env(self.home, Path(deployment.environment)) | {
             "YARD_AUDIT_DIR": str(self.home / "audit" / deployment.name),
             "YARD_CONSOLE_URL": self.console_url,
             "YARD_GATEWAY_SECRET_FILE": str(self.secret_file),
             "YARD_BENTO_SHA256": deployment.bento_sha256,
         }
-        command = serve_command(Path(deployment.environment), Path(deployment.bento_path), deployment.port)
-        return Process(deployment.name, command, env)
+        port = deployment.replicas[replica]
+        command = serve_command(Path(deployment.environment), Path(deployment.bento_path), port)
+        return Process(replica, command, env)
 
     def wait(self, deployment: Deployment, timeout_s: float = 60) -> None:
-        """Wait until the deployment answers with its digest; raises as `start` does."""
+        """Wait until every replica answers with its digest; raises as `start` does."""
         deadline = time.monotonic() + timeout_s
-        url = f"http://127.0.0.1:{deployment.port}/provenance"
-        while True:
-            try:
-                answer = httpx.get(url, timeout=2)
-                if answer.status_code == 200 and answer.json()["model_sha256"] == deployment.model_sha256:
-                    return
-                why = f"{url} answers for another model"
-            except (httpx.HTTPError, ValueError, KeyError) as error:
-                why = str(error) or type(error).__name__
-            state = self.processes.state(deployment.name)
+        for replica in deployment.replicas:
+            self._wait(deployment, replica, deadline - time.monotonic())
+
+    def up(self, deployment: Deployment) -> tuple[str, ...]:
+        """The replicas that answer now, and as the version that they should be."""
+        ports = deployment.replicas.items()
+        return tuple(replica for replica, port in ports if not self._why_not(deployment, port, timeout_s=1))
+
+    def _wait(self, deployment: Deployment, replica: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while why := self._why_not(deployment, deployment.replicas[replica], timeout_s=2):
+            state = self.processes.state(replica)
             if state.state == "FATAL" or time.monotonic() > deadline:
-                tail = self.processes.log_tail(deployment.name)
+                tail = self.processes.log_tail(replica)
                 reason = f"{state.state}: {state.description or why}"
-                raise Unavailable(f"{deployment.name} did not come up ({reason}). Last lines of its log:\n{tail}")
+                raise Unavailable(f"{replica} did not come up ({reason}). Last lines of its log:\n{tail}")
             time.sleep(0.1)
+
+    def _why_not(self, deployment: Deployment, port: int, timeout_s: float) -> str:
+        """Why nothing, or something else, answers on this port; empty if the deployment is ready there."""
+        url = f"http://127.0.0.1:{port}"
+        try:
+            answer = httpx.get(f"{url}/provenance", timeout=timeout_s)
+            if answer.status_code != 200 or answer.json()["model_sha256"] != deployment.model_sha256:
+                return f"{url}/provenance answers for another model"
+            return "" if httpx.get(f"{url}/readyz", timeout=timeout_s).status_code == 200 else "it is not ready"
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            return str(error) or type(error).__name__
 
 
 def serve_command(environment: Path, bento: Path, port: int, host: str = "127.0.0.1") -> list[str]:

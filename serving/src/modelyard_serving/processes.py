@@ -1,7 +1,8 @@
 """Processes of the local stage, kept alive by supervisord.
 
-A process is one file in `programs/`; supervisord starts it, restarts it when it dies, and stops it with its
-whole group. It is a daemon of its own, so what it keeps alive outlives the command that asked for it.
+A process is one file in `programs/`; supervisord starts it, restarts it when it dies (at once, unless it lived
+for less than a second), and stops it with its whole group. It is a daemon of its own, so what it keeps alive
+outlives the command that asked for it.
 """
 
 import configparser
@@ -71,7 +72,7 @@ class Processes:
         config = self._home / "supervisor" / "supervisord.conf"
         _write_ini(config, _supervisor_sections(self._home, self._socket, self._programs, self.logs))
         started = subprocess.run(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
+            [sys.executable, "-m", "modelyard_serving.supervisord", "-c", str(config)],
             capture_output=True,
             text=True,
             timeout=30,

@@ -16,7 +16,7 @@ from modelyard_tracking.ledger import Entry
 if TYPE_CHECKING:
     from modelyard.yard import Yard
 
-KINDS = ("deploy", "split")  # of entries that say who answers
+KINDS = ("deploy", "split", "shadow", "rollback")  # of entries that say who answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _same(before: tuple[Mapping[str, Any], Entry] | None, said: Mapping[str, Any
 def state_of(endpoint: Endpoint, deployments: Mapping[str, Deployment]) -> dict[str, Any]:
     """What the ledger keeps of an endpoint: who answers, with which share, by digest."""
     shares = endpoint.table.shares()
-    return {
+    states = {
         variant: {
             "ref": f"{deployments[name].model}:{deployments[name].version}",
             "share": shares.get(variant, 0.0),
@@ -90,6 +90,9 @@ def state_of(endpoint: Endpoint, deployments: Mapping[str, Deployment]) -> dict[
         }
         for variant, name in sorted(endpoint.variants.items())
     }
+    if endpoint.shadow is not None:
+        states[endpoint.shadow.variant]["shadow"] = endpoint.shadow.percent
+    return states
 
 
 def parse_time(text: str) -> datetime:

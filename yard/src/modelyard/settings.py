@@ -44,6 +44,8 @@ KNOWN: tuple[tuple[str, str | int | bool | None, str], ...] = (
     ("base_image", "python:{python}-slim", "what images are built upon; pin it: name@sha256:..."),
     ("images", "", "where images are pushed, such as registry.example/team; none by default"),
     ("signing_keys", None, "folder of the key pair that signs models; made on first use"),
+    ("tls_certificate", None, "the gateway's certificate, a file in PEM with its chain; plain HTTP without one"),
+    ("tls_key", None, "the certificate's private key, a file in PEM"),
     ("wheelhouse", None, "a folder of wheels to install from instead of a package index"),
     ("user", None, "who asks and approves"),
     ("team", False, "nobody approves what they asked for themselves: true or false"),
@@ -75,6 +77,8 @@ class Settings:
     base_image: str
     images: str
     signing_keys: Path
+    tls_certificate: Path | None
+    tls_key: Path | None
     wheelhouse: Path | None
     user: str
     team: bool
@@ -110,7 +114,7 @@ class Settings:
 
     @property
     def gateway_url(self) -> str:
-        return f"http://127.0.0.1:{self.gateway_port}"
+        return f"{'https' if self.tls_certificate else 'http'}://127.0.0.1:{self.gateway_port}"
 
     @property
     def console_url(self) -> str:
@@ -160,6 +164,7 @@ def read_settings(
             values[name] = _flag(name, values[name], sources[name])
         elif isinstance(default, int):
             values[name] = _port(name, values[name], sources[name])
+    tls_certificate, tls_key = _certificate(values)
     home = Path(values.get("home") or root / ".yard").expanduser().resolve()
     if "artifacts_endpoint" not in values:
         for key in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
@@ -187,6 +192,8 @@ def read_settings(
         base_image=values["base_image"],
         images=_registry(values["images"], sources["images"]),
         signing_keys=Path(values.get("signing_keys") or home / "keys").expanduser().resolve(),
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
         wheelhouse=Path(values["wheelhouse"]).expanduser().resolve() if values.get("wheelhouse") else None,
         user=values.get("user") or getpass.getuser(),
         team=values["team"],
@@ -231,6 +238,17 @@ def _shared(url: str, endpoint: str, env: Mapping[str, str]) -> "Address | None"
         return Address(url, endpoint, **{name: value for name, value in given.items() if value})
     except Refused as error:
         raise SettingsError(str(error)) from error
+
+
+def _certificate(values: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
+    names = ("tls_certificate", "tls_key")
+    given = {name: Path(values[name]).expanduser().resolve() for name in names if values.get(name)}
+    if given and len(given) < len(names):
+        raise SettingsError("tls_certificate and tls_key belong together; set both or none of them.")
+    for name, file in given.items():
+        if not os.access(file, os.R_OK):
+            raise SettingsError(f"{name} must be a file that you may read; {file} is none.")
+    return given.get("tls_certificate"), given.get("tls_key")
 
 
 def _registry(address: str, source: str) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from modelyard.roles import UNAUTHORIZED, may
 from modelyard.settings import Settings
 from modelyard_serving.console.indexes import prepare as prepare_console
 from modelyard_serving.errors import Refused, Unavailable
-from modelyard_serving.keys import kept_secret
+from modelyard_serving.gateway.listener import Certificate
+from modelyard_serving.keys import SigningKeys, kept_secret
 from modelyard_serving.processes import Process, Processes
 from modelyard_tracking.recording.upload import prepare
 from modelyard_tracking.recording.uploader import stop_uploader
@@ -49,8 +51,14 @@ class Stack:
         return self.settings.home / "secrets" / "gateway"
 
     @property
-    def signing_key(self) -> Path:
-        return self.settings.home / "secrets" / "jwt.pem"
+    def signing_keys(self) -> SigningKeys:
+        return SigningKeys(self.settings.home / "secrets")
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What the gateway shows callers; without one it speaks plain HTTP."""
+        chain, key = self.settings.tls_certificate, self.settings.tls_key
+        return Certificate(chain, key) if chain and key else None
 
     def secret(self) -> str:
         """What gateway, console and runtimes know each other by; made on first use."""
@@ -147,6 +155,8 @@ class Stack:
             "warning",
             "--concurrency",
             "2",
+            "--drain-time-s",  # how long connections of a listener that was replaced go on
+            "20",
         ]
         return Process("envoy", command, priority=20)
 
@@ -183,9 +193,10 @@ class Stack:
 
     def _wait(self, process: str, url: str, timeout_s: float = 30) -> None:
         deadline = time.monotonic() + timeout_s
+        trust = _trust(self.certificate) if self.certificate else True
         while True:
             try:
-                if httpx.get(url, timeout=2).status_code < 500:  # a login page is an answer
+                if httpx.get(url, timeout=2, verify=trust).status_code < 500:  # a login page is an answer
                     return
             except httpx.HTTPError:
                 pass
@@ -206,6 +217,14 @@ def ensure_indexes(settings: Settings) -> None:
         except OperationFailure as error:
             if error.code != UNAUTHORIZED:
                 raise
+
+
+def _trust(certificate: Certificate) -> ssl.SSLContext:
+    """Trust this certificate, whoever signed it and whatever name it is for: the gateway is asked on loopback."""
+    context = ssl.create_default_context(cafile=str(certificate.chain))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    return context
 
 
 def _who_listens(port: int) -> str:

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from modelyard.live import LiveVariant
 from modelyard.mongo_users import Address, Change, User
+from modelyard.status import VariantStatus
 from modelyard.trace import Trace
-from modelyard_serving.endpoints import Deployment, Endpoint
 from modelyard_serving.keys import Key
 from modelyard_serving.processes import ProcessState
 from modelyard_tracking.compare import Comparison
@@ -249,7 +249,8 @@ def _said(entry: Entry) -> str:
     facts = entry.facts
     if "variants" in facts:
         variants = sorted(facts["variants"].items())
-        return ", ".join(f"{name} {said['ref']} {said['share']:.0%}" for name, said in variants)
+        shadow = {name: " shadow" for name, said in variants if "shadow" in said}
+        return ", ".join(f"{name} {said['ref']} {said['share']:.0%}{shadow.get(name, '')}" for name, said in variants)
     if entry.kind == "promote":
         return f"{facts['before'] or 'none'} → {facts['version']}"
     if entry.kind in ("build", "push"):  # of a bento, of its image, of the image in a registry
@@ -275,24 +276,27 @@ def processes_table(states: Iterable[ProcessState]) -> Table:
     return table
 
 
-def endpoints_table(
-    endpoints: Iterable[Endpoint], deployments: Sequence[Deployment], states: Mapping[str, str]
-) -> Table:
-    table = new_table("endpoint", "variant", "share", "deployment", "wanted", "observed")
-    for endpoint in endpoints:
-        shares = endpoint.table.shares()
-        for variant, name in sorted(endpoint.variants.items()):
-            bento = next((d.bento_tag for d in deployments if d.name == name), "?")
-            observed = state_text(states.get(name, "absent"))
-            table.add_row(endpoint.name, variant, f"{shares.get(variant, 0):.2%}", bento, "running", observed)
+def variants_table(variants: Iterable[VariantStatus]) -> Table:
+    """What should answer, beside what does."""
+    table = new_table("", "endpoint", "variant", "share", "version", "replicas up", "since")
+    for found in variants:
+        mark = Text("✓", "green") if found.holds else Text("✗", "bold red")
+        up = Text(f"{found.up} of {found.wanted}", "" if found.holds else "bold red")
+        share = f"copies of {found.shadow:g} %" if found.shadow else f"{found.share:.2%}" if found.variant else ""
+        variant = found.variant or Text("for a rollback", "dim")
+        table.add_row(mark, found.endpoint, variant, share, str(found.version), up, _when(found.since))
     return table
 
 
-def keys_table(keys: Iterable[Key]) -> Table:
-    table = new_table("key", "caller", "scopes", "expires", "state")
+def keys_table(keys: Iterable[Key], signing: Sequence[str]) -> Table:
+    """Every key; `signing` are the signing keys that are accepted."""
+    table = new_table("key", "caller", "scopes", "per second", "expires", "signed by", "state")
     for key in keys:
-        state = "revoked" if key.revoked_at else "live"
-        table.add_row(key.id, key.caller, " ".join(key.scopes), f"{key.expires_at:%Y-%m-%d}", state)
+        state = "revoked" if key.revoked_at else "live" if key.signed_by in signing else "its signing key has ended"
+        rate = "" if key.rate is None else str(key.rate)
+        table.add_row(
+            key.id, key.caller, " ".join(key.scopes), rate, f"{key.expires_at:%Y-%m-%d}", key.signed_by, state
+        )
     return table
 
 

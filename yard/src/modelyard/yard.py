@@ -17,7 +17,7 @@ from pymongo.errors import OperationFailure
 from modelyard.roles import may, refusal
 from modelyard.settings import Settings
 from modelyard_build.errors import Refused as BuildRefused
-from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore
+from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore, Shadow
 from modelyard_serving.errors import NotFound, Refused, Unavailable
 from modelyard_serving.keys import Key, Keys
 from modelyard_tracking.approval import Approval, Approvals
@@ -41,13 +41,13 @@ from modelyard_tracking.versus import Side, Versus, versus
 
 if TYPE_CHECKING:
     from modelyard.mongo_users import Change, User
+    from modelyard.serving import Serving
     from modelyard.stack import Stack
     from modelyard_build.build import Builder
     from modelyard_build.builds import Build
     from modelyard_build.checks.finding import Finding
     from modelyard_build.steps import Until
     from modelyard_serving.console.results import Results
-    from modelyard_serving.local_stage import LocalStage
     from modelyard_tracking.moving.bundle import Exported
     from modelyard_tracking.moving.unbundle import Imported
     from modelyard_tracking.reproducing.reproduce import Reproduction
@@ -113,7 +113,7 @@ class Yard:
 
     @property
     def keys(self) -> Keys:
-        return Keys(self.db, self.stack.signing_key)
+        return Keys(self.db, self.stack.signing_keys)
 
     def project(self, name: str) -> Project:
         return load_project(self.settings.projects, name)
@@ -430,7 +430,7 @@ class Yard:
         deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
         subject = builder.subject(builder.find(version.ref), version, self.project(version.model))
         headers = {"x-gateway-secret": self.stack.secret(), "x-caller": "yard smoke"}
-        url = f"http://127.0.0.1:{deployment.port}"
+        url = f"http://127.0.0.1:{deployment.ports[0]}"
         with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
             return run_checks(Served(client, 0.0, lambda: 0.0), subject, SMOKE, ())
 
@@ -440,74 +440,106 @@ class Yard:
             return str(self.run_store.get(version.run_id).recorded.get("repository") or "")
         return ""
 
-    def deploy(self, ref: str, variant: str | None = None, reason: str = "") -> Deployment:
+    def deploy(
+        self,
+        ref: str,
+        variant: str | None = None,
+        reason: str = "",
+        replicas: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Deployment:
         """Start a built version as a variant of its endpoint; nobody's traffic moves but a replaced variant's.
 
-        The first variant of an endpoint gets all of its traffic.
+        The first variant of an endpoint gets all of its traffic. The version that a variant was before runs on, for a
+        rollback; the one before that is stopped.
+
+        Args:
+            replicas: how many processes answer; as many as there are by default, and one of what is new.
+            timeout_s: how long an answer of the endpoint may take; as before by default.
         """
         self._need("update", "deployments")
         version = self.resolve(ref)
+        role = variant or ref.partition("@")[2] or CHAMPION
+        return self._ship("deploy", version, role, reason, lambda: self._wanted(version), replicas, timeout_s)
+
+    def rollback(self, endpoint: str, variant: str = CHAMPION, reason: str = "") -> Deployment:
+        """Put the version before in the place of a variant's; once more, and it is as it was.
+
+        Raises:
+            NotFound: there was none before.
+            Refused: its approval was withdrawn.
+        """
+        self._need("update", "deployments")
+        name = self.endpoints.endpoint(endpoint).variants.get(variant)
+        ref = self.serving.previous(endpoint, variant)
+        if name is None or ref is None:
+            raise NotFound(f"{endpoint} had no other version as {variant}. What was when:  yard ledger --of {endpoint}")
+        version, replicas = self.resolve(ref), len(self.endpoints.deployment(name).ports)
+
+        def wanted() -> Deployment:
+            with suppress(NotFound):
+                return self.endpoints.deployment(f"{version.model}-{version.version}")
+            return self._wanted(version)
+
+        return self._ship("rollback", version, variant, reason, wanted, replicas)
+
+    def _ship(
+        self,
+        kind: str,
+        version: ModelVersion,
+        role: str,
+        reason: str,
+        wanted: Callable[[], Deployment],
+        replicas: int | None,
+        timeout_s: float | None = None,
+    ) -> Deployment:
+        from modelyard.serving import with_variant
+
         self.approvals.require(version)
-        build = self.builder.find(version.ref)
+        asked = wanted()
         self._need_stack()
-        name = f"{version.model}-{version.version}"
-        deployment = Deployment(
-            name,
+        deployment = self.serving.deploy(asked, replicas)
+
+        def changed() -> Endpoint:
+            endpoint = with_variant(self.endpoints, version.model, role, deployment.name)
+            with suppress(TrackingNotFound):  # a model may outlive its project
+                endpoint = replace(endpoint, feedback_days=self.project(version.model).endpoint.feedback_days)
+            return endpoint if timeout_s is None else endpoint.with_timeout(timeout_s)
+
+        self.serving.change(kind, version.model, self.settings.user, changed, reason)
+        self.serving.end_replaced(version.model)
+        return deployment
+
+    def _wanted(self, version: ModelVersion) -> Deployment:
+        """The version as it was built; where its replicas answer is not yet said."""
+        build = self.builder.find(version.ref)
+        return Deployment(
+            f"{version.model}-{version.version}",
             version.model,
             version.version,
             build.bento.tag,
             build.bento.sha256,
             str(build.bento.path),
             str(build.environment),
-            self._port_of(name),
+            (),
             version.model_sha256,
         )
-        self.stage.start(deployment)
-        self.endpoints.put_deployment(deployment)
-        role = variant or ref.partition("@")[2] or "champion"
 
-        def changed() -> Endpoint:
-            try:
-                endpoint = self.endpoints.endpoint(version.model).with_variant(role, name)
-            except NotFound:
-                endpoint = Endpoint.first(version.model, role, name)
-            with suppress(TrackingNotFound):  # a model may outlive its project
-                endpoint = replace(endpoint, feedback_days=self.project(version.model).endpoint.feedback_days)
-            return endpoint
-
-        self._put_into_use("deploy", version.model, changed, reason)
-        return deployment
+    def shadow(self, endpoint: str, variant: str | None, percent: float = 100.0, reason: str = "") -> Endpoint:
+        """Send a variant that answers nobody a copy of so many of the requests; None ends it."""
+        shadow = Shadow(variant, percent) if variant else None
+        return self._change("shadow", endpoint, lambda found: found.shadowed(shadow), reason)
 
     def split(self, endpoint: str, shares: Mapping[str, float], reason: str = "") -> Endpoint:
         """Give the variants other shares, moving as few units as possible."""
+        return self._change("split", endpoint, lambda found: found.split(shares), reason)
+
+    def _change(self, kind: str, name: str, change: Callable[[Endpoint], Endpoint], reason: str) -> Endpoint:
         self._need("update", "endpoints")
         self._need_stack()
-        return self._put_into_use("split", endpoint, lambda: self.endpoints.endpoint(endpoint).split(shares), reason)
-
-    def _put_into_use(self, kind: str, name: str, changed: Callable[[], Endpoint], reason: str) -> Endpoint:
-        """Enter a change of an endpoint into the ledger, and bring it about.
-
-        The entry comes first: who answers is never unknown to the ledger. Where two changes come at once, the second
-        is made on top of the first.
-        """
-        from modelyard.live import KINDS, state_of
-
-        endpoint: Endpoint
-
-        def decide() -> Mapping[str, Any]:
-            nonlocal endpoint
-            last = ledger.last(*KINDS, subject=name)
-            self.endpoints.await_revision(name, last.number if last else 0)
-            endpoint = changed()
-            deployments = {deployment.name: deployment for deployment in self.endpoints.deployments()}
-            return {"variants": state_of(endpoint, deployments)}
-
-        ledger = self.approvals.ledger
-        entry = ledger.append(kind, name, self.settings.user, decide, reason)
-        self.endpoints.put(endpoint, entry.number)
-        self._note(entry.head)
-        self.publish()
-        return endpoint
+        return self.serving.change(
+            kind, name, self.settings.user, lambda: change(self.endpoints.endpoint(name)), reason
+        )
 
     def results(self, endpoint: str) -> "Results":
         """What each variant did, how they differ, and whether the split can be trusted.
@@ -534,8 +566,7 @@ class Yard:
         self._need("update", "deployments")
         version = self.resolve(ref)
         deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
-        used = [v for e in self.endpoints.endpoints() for v, name in e.variants.items() if name == deployment.name]
-        if used:
+        if used := [variant for _, variant in self.serving.users(deployment.name)]:
             raise Refused(
                 f"{version.ref} is the {' and the '.join(used)} of {version.model}, so it stays.\n"
                 f"Put another in its place first:  yard deploy {version.model}:N --variant {used[0]}"
@@ -543,17 +574,14 @@ class Yard:
         self._need_stack()
         facts = {"bento_sha256": deployment.bento_sha256, "model_sha256": deployment.model_sha256}
         self.approvals.ledger.append("retire", version.ref, self.settings.user, lambda: facts, reason)
-        self.endpoints.remove_deployment(deployment.name)
-        self.publish()
-        self.stack.processes.remove(deployment.name)
+        self.serving.remove(deployment)
         return deployment
 
     @property
-    def stage(self) -> "LocalStage":
-        from modelyard_serving.local_stage import LocalStage
+    def serving(self) -> "Serving":
+        from modelyard.serving import Serving
 
-        stack = self.stack
-        return LocalStage(self.settings.home, stack.processes, self.settings.console_url, stack.secret_file)
+        return Serving(self.stack, self.endpoints, self.approvals.ledger, self.keys, self._note)
 
     def up(self, say: Say = lambda _: None) -> list[str]:
         """Start the stack and what was deployed before it was stopped; gives what could not be started, and why."""
@@ -561,45 +589,23 @@ class Yard:
         from modelyard_build.builds import verify_bento
 
         self._need("find", "api_keys")
-        self.stack.up(self._write_gateway, say)
+        self.stack.up(self.serving.write_gateway, say)
+        stage = self.serving.stage
         launched, faults = [], []
         for deployment in self.endpoints.deployments():
             try:
                 verify_bento(Bento(deployment.bento_tag, Path(deployment.bento_path), deployment.bento_sha256))
-                self.stage.launch(deployment)
+                stage.launch(deployment)
                 launched.append(deployment)
             except BuildRefused as error:
                 faults.append(f"{deployment.name} is not started. {error}")
         for deployment in launched:
             say(deployment.name)
             try:
-                self.stage.wait(deployment)
+                stage.wait(deployment)
             except Unavailable as error:
                 faults.append(str(error))
         return faults
-
-    def publish(self) -> None:
-        """Bring the desired state to the gateway, and wait until it is in force."""
-        from modelyard_serving.gateway.publish import wait_until_applied
-
-        self._write_gateway()
-        wait_until_applied(self.stack.gateway_folder)
-
-    def _write_gateway(self) -> None:
-        from modelyard_serving.gateway.config import Gateway
-        from modelyard_serving.gateway.publish import publish
-
-        settings, stack = self.settings, self.stack
-        gateway = Gateway(
-            settings.gateway_port,
-            settings.console_port,
-            stack.secret(),
-            self.keys.jwks(),
-            self.keys.revoked(),
-            self.endpoints.endpoints(),
-            self.endpoints.deployments(),
-        )
-        publish(gateway, stack.gateway_folder)
 
     # roles and keys
 
@@ -614,14 +620,32 @@ class Yard:
             self.stack.ensure_console()
         return changes, users(self.settings)
 
-    def issue_key(self, caller: str, scopes: Sequence[str], days: int = 90) -> tuple[Key, str]:
-        return self.keys.issue(caller, scopes, days)
+    def issue_key(self, caller: str, scopes: Sequence[str], days: int = 90, rate: int | None = None) -> tuple[Key, str]:
+        issued = self.keys.issue(caller, scopes, days, rate)
+        if rate is not None:
+            self._publish()
+        return issued
 
     def revoke_key(self, key_id: str) -> Key:
         key = self.keys.revoke(key_id)
-        if self.stack.processes.running():
-            self.publish()
+        self._publish()
         return key
+
+    def rotate_signing_key(self) -> str:
+        """A new key signs from now on; what the one before has signed is accepted as well."""
+        kid = self.stack.signing_keys.rotate()
+        self._publish()
+        return kid
+
+    def retire_signing_keys(self) -> tuple[str, ...]:
+        """End the signing keys before the newest; what they have signed is refused."""
+        retired = self.stack.signing_keys.retire_old()
+        self._publish()
+        return retired
+
+    def _publish(self) -> None:
+        if self.stack.processes.running():
+            self.serving.publish()
 
     def _need(self, action: str, collection: str) -> None:
         """Refuse at once what MongoDB's user may not do, before anything is trained, registered, built or started.
@@ -633,14 +657,6 @@ class Yard:
         with suppress(TrackingUnavailable):
             if not may(self.db, collection, action):
                 raise Refused(refusal(self.settings.mongo_user, action, collection))
-
-    def _port_of(self, name: str) -> int:
-        try:
-            return self.endpoints.deployment(name).port
-        except NotFound:
-            from modelyard_serving.local_stage import free_port
-
-            return free_port()
 
     def _need_stack(self) -> None:
         if not self.stack.processes.running():

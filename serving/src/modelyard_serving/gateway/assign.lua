@@ -18,10 +18,6 @@ local function bucket(salt, unit)
   return fnv1a(string.format("%.0f", fnv1a(salt .. unit))) % 10000
 end
 
-local function refuse(handle, status, message) -- Envoy's local_reply_config makes {"error": message} of it
-  handle:respond({ [":status"] = tostring(status) }, message)
-end
-
 -- A scope is verb:object; either part of a held one may be *. "any" asks for the verb alone.
 local function covers(held, wanted)
   local verb, object = held:match("^([^:]+):(.+)$")
@@ -29,49 +25,67 @@ local function covers(held, wanted)
   return (verb == "*" or verb == want_verb) and (object == "*" or want_object == "any" or object == want_object)
 end
 
--- Only the gateway says these; what a caller sends under these names is dropped.
-local OURS = { "x-caller", "x-key-id", "x-variant", "x-bucket", "x-assigned-by", "x-endpoint", "x-gateway-secret",
-  "x-prediction-id" }
+local LONGEST_UNIT = 256 -- bytes
 
-function envoy_on_request(handle)
+-- Set the headers that say who calls and who answers; or give the status and the sentence of a refusal.
+local function decide(handle)
   local headers = handle:headers()
-  for _, name in ipairs(OURS) do headers:remove(name) end
+  local everywhere = handle:virtualHost():metadata()
+  local length = headers:get("content-length")
+  if length and tonumber(length) > everywhere:get("body_bytes") then
+    return 413, string.format("the body is larger than %d bytes", everywhere:get("body_bytes"))
+  end
   local rule = handle:metadata()
   if rule:get("public") then return end
   local scope = rule:get("scope")
-  if not scope then return refuse(handle, 404, "there is nothing at this address") end
+  if not scope then return 404, "there is nothing at this address" end
   local jwt = (handle:streamInfo():dynamicMetadata():get("envoy.filters.http.jwt_authn") or {})["jwt"]
-  if not jwt then return refuse(handle, 401, "send your key as 'Authorization: Bearer KEY'") end
-  local revoked = rule:get("revoked")
-  if revoked and revoked[jwt["jti"]] then return refuse(handle, 401, "this key was revoked") end
+  if not jwt then return 401, "send your key as 'Authorization: Bearer KEY'" end
+  local revoked = everywhere:get("revoked")
+  if revoked and revoked[jwt["jti"]] then return 401, "this key was revoked" end
   local allowed = false
   for _, held in ipairs(jwt["scopes"] or {}) do allowed = allowed or covers(held, scope) end
-  if not allowed then return refuse(handle, 403, "this key lacks the scope " .. scope) end
+  if not allowed then return 403, "this key lacks the scope " .. scope end
   headers:add("x-caller", jwt["sub"])
   headers:add("x-key-id", jwt["jti"])
   local endpoint = rule:get("endpoint")
   if not endpoint then return end
   headers:add("x-endpoint", endpoint)
+  headers:add("x-epoch", string.format("%d", rule:get("epoch")))
+  local unit, by = headers:get("x-unit-id"), "unit"
+  if not unit then unit, by = jwt["sub"], "caller" end
+  headers:remove("x-unit-id") -- sent twice, it is one unit of both, and is said once
+  if unit == "" or #unit > LONGEST_UNIT then by = "no-unit" else headers:add("x-unit-id", unit) end
   local runs = rule:get("runs")
   if not runs then -- an exact version was asked for: answered, and left out of the A/B analysis
     headers:add("x-assigned-by", "version")
     return
   end
-  if #runs == 0 then return refuse(handle, 503, "no version of " .. endpoint .. " answers yet") end
-  local unit = headers:get("x-unit-id")
-  if not unit or unit == "" then
-    headers:add("x-assigned-by", "no-unit")
-    headers:add("x-variant", rule:get("default"))
-  else
+  if #runs == 0 then return 503, "no version of " .. endpoint .. " answers yet" end
+  headers:add("x-assigned-by", by)
+  local variant = rule:get("default")
+  if by ~= "no-unit" then
     local b = bucket(rule:get("salt"), unit)
+    headers:add("x-bucket", string.format("%d", b))
     for _, run in ipairs(runs) do
       if b < run["end"] then
-        headers:add("x-assigned-by", "unit")
-        headers:add("x-bucket", string.format("%d", b))
-        headers:add("x-variant", run["variant"])
+        variant = run["variant"]
         break
       end
     end
   end
+  headers:add("x-variant", variant)
   handle:clearRouteCache() -- the variant's route is chosen by the header just set
+end
+
+-- What a caller sends under the names that are set here was dropped before: see OURS in listener.py.
+function envoy_on_request(handle)
+  local held, status, message = pcall(decide, handle)
+  if not held then -- Envoy would let the request pass
+    handle:logErr(status)
+    status, message = 500, "the gateway could not read this request"
+  end
+  if status then -- local_reply_config makes {"error": message} of it
+    handle:respond({ [":status"] = tostring(status) }, message)
+  end
 end

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,26 @@ import httpx
 from modelyard_serving.errors import Unavailable
 from modelyard_serving.gateway.config import Gateway, admin_socket, bootstrap, resources
 
-WATCHED = ("cds.json", "lds.json", "rds.json")
 
+def publish(gateway: Gateway, folder: Path, leaving: Sequence[dict[str, Any]] = ()) -> None:
+    """Write what Envoy watches. Files that would not change are left alone.
 
-def publish(gateway: Gateway, folder: Path) -> None:
-    """Write what Envoy watches. Files that would not change are left alone."""
+    Args:
+        leaving: clusters that no route leads to any more, but that Envoy should still know.
+    """
     for needed in (folder, admin_socket(folder).parent):
         needed.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name, document in {"bootstrap.json": bootstrap(folder), **resources(gateway, folder)}.items():
+    documents = {"bootstrap.json": bootstrap(folder, gateway.limits), **resources(gateway, folder)}
+    if leaving:
+        clusters = [*documents["cds.json"]["resources"], *leaving]
+        if _by_name(clusters) == _by_name(_clusters(folder)):
+            del documents["cds.json"]  # Envoy takes no note of the version of a file that changes nothing
+        else:
+            version = f"{documents['cds.json']['version_info']}+{len(leaving)}"
+            documents["cds.json"] = {"version_info": version, "resources": clusters}
+    if gateway.certificate is None:
+        (folder / "tls.json").unlink(missing_ok=True)
+    for name, document in documents.items():
         text = json.dumps(document, indent=1, sort_keys=True)
         target = folder / name
         if target.exists() and target.read_text() == text:
@@ -28,13 +41,36 @@ def publish(gateway: Gateway, folder: Path) -> None:
         temporary.rename(target)
 
 
+def bring(gateway: Gateway, folder: Path) -> None:
+    """Publish, and wait until it is in force. A cluster goes only once no route leads to it.
+
+    Raises:
+        Unavailable: as `wait_until_applied` does.
+    """
+    stay = {cluster["name"] for cluster in resources(gateway, folder)["cds.json"]["resources"]}
+    leaving = [cluster for cluster in _clusters(folder) if cluster["name"] not in stay]
+    publish(gateway, folder, leaving)
+    wait_until_applied(folder)
+    if leaving:
+        publish(gateway, folder)
+        wait_until_applied(folder)
+
+
+def _clusters(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "cds.json"
+    found: list[dict[str, Any]] = json.loads(file.read_text())["resources"] if file.exists() else []
+    return found
+
+
 def wait_until_applied(folder: Path, timeout_s: float = 15) -> None:
     """Wait until Envoy runs with what lies in `folder`.
 
     Raises:
         Unavailable: it does not answer, or it refuses the configuration and goes on with the old one.
     """
-    wanted = {json.loads((folder / name).read_text())["version_info"] for name in WATCHED}
+    wanted = {
+        json.loads(file.read_text())["version_info"] for file in folder.glob("[!.]*.json") if file.stem != "bootstrap"
+    }
     deadline = time.monotonic() + timeout_s
     socket = admin_socket(folder)
     transport = httpx.HTTPTransport(uds=str(socket))
@@ -57,10 +93,20 @@ def wait_until_applied(folder: Path, timeout_s: float = 15) -> None:
     )
 
 
+def _warming(dump: dict[str, Any]) -> bool:
+    """Is there a cluster that Envoy knows, but does not use before its replicas were asked whether they are ready?"""
+    return any(part.get("dynamic_warming_clusters") for part in dump.get("configs", ()))
+
+
+def _by_name(clusters: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {cluster["name"]: cluster for cluster in clusters}
+
+
 def _versions(dump: dict[str, Any]) -> set[str]:
-    """The versions in force: of clusters and listeners as a whole, and of each route configuration."""
+    """The versions in force: of clusters and listeners as a whole, and of each of the rest."""
     found: set[str] = set()
     for part in dump.get("configs", ()):
         found.add(part.get("version_info", ""))
-        found |= {routes.get("version_info", "") for routes in part.get("dynamic_route_configs", ())}
+        for rest in ("dynamic_route_configs", "ecds_filters", "dynamic_active_secrets"):
+            found |= {one.get("version_info", "") for one in part.get(rest, ())}
     return found

@@ -1,4 +1,4 @@
-"""Commands about building, serving and looking back: build, deploy, split, retire, trace, keys."""
+"""Commands about building, serving and looking back: build, deploy, rollback, split, shadow, retire, trace, keys."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,7 @@ from modelyard_build.steps import Until
 Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
 
 app = typer.Typer()
-keys_app = typer.Typer(help="API keys of callers: create, list, revoke.", no_args_is_help=True)
+keys_app = typer.Typer(help="API keys of callers: create, list, revoke, rotate.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
 
@@ -65,11 +65,17 @@ def deploy(
     ref: Ref,
     variant: Annotated[str | None, typer.Option(help="Its role; the alias by default, or champion.")] = None,
     reason: Reason = "",
+    replicas: Annotated[
+        int | None, typer.Option(min=1, max=64, help="How many processes answer; as many as there are, or 1.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds an answer of the endpoint may take; as before, or 30.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a built version as a variant of its endpoint. Traffic comes with `yard split`."""
     with stderr().status(f"deploying {ref}"):
-        deployment = open_yard().deploy(ref, variant, reason)
+        deployment = open_yard().deploy(ref, variant, reason, replicas, timeout)
     if as_json:
         print_json(deployment)
     else:
@@ -116,6 +122,37 @@ def split(
 
 
 @app.command()
+def shadow(
+    endpoint: Annotated[str, typer.Argument(help="Such as tumor.")],
+    variant: Annotated[str | None, typer.Argument(help="A variant that answers nobody.")] = None,
+    percent: Annotated[float, typer.Option(help="How many of the requests it is sent a copy of.")] = 100.0,
+    off: Annotated[bool, typer.Option("--off", help="No copies any more.")] = False,
+    reason: Reason = "",
+) -> None:
+    """Send a variant a copy of the requests. Its answers are recorded, never returned."""
+    if off == bool(variant):
+        raise typer.BadParameter("name the variant, or say --off")
+    open_yard().shadow(endpoint, variant, percent, reason)
+    stderr().print(f"{variant} is sent a copy of {percent:g} % of the requests." if variant else "No shadow any more.")
+
+
+@app.command()
+def rollback(
+    endpoint: Annotated[str, typer.Argument(help="Such as tumor.")],
+    variant: Annotated[str, typer.Option(help="Which variant of it.")] = "champion",
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Put the version before in the place of the one that answers now. Its processes are still there."""
+    with stderr().status(f"rolling {endpoint} back"):
+        deployment = open_yard().rollback(endpoint, variant, reason)
+    if as_json:
+        print_json(deployment)
+    else:
+        stderr().print(f"{deployment.name} is the {variant} of {endpoint} again.")
+
+
+@app.command()
 def retire(ref: Ref, reason: Reason = "") -> None:
     """Stop a deployed version that no variant uses any more."""
     stderr().print(f"{open_yard().retire(ref, reason).name} is stopped.")
@@ -144,10 +181,11 @@ def keys_create(
     caller: Annotated[str, typer.Argument(help="Who will use it.")],
     scope: Annotated[list[str], typer.Option(help="predict:tumor, feedback:tumor, read:tumor; * for all.")],
     days: Annotated[int, typer.Option(min=1, max=3650)] = 90,
+    rate: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Requests per second; no limit else.")] = None,
     as_json: Json = False,
 ) -> None:
     """A new key. Its token is shown once."""
-    key, token = open_yard().issue_key(caller, scope, days)
+    key, token = open_yard().issue_key(caller, scope, days, rate)
     if as_json:
         print_json({**asdict(key), "token": token})
     else:
@@ -157,14 +195,16 @@ def keys_create(
 
 @keys_app.command("list")
 def keys_list(as_json: Json = False) -> None:
-    """Every key: whose, what for, until when."""
+    """Every key: whose, what for, how often, until when; and which signing keys there are."""
     from modelyard.tables import keys_table
 
-    found = open_yard().keys.all()
+    yard = open_yard()
+    found, signing = yard.keys.all(), yard.stack.signing_keys.live()
     if as_json:
         print_json(found)
     else:
-        stdout().print(keys_table(found))
+        stdout().print(keys_table(found, signing))
+        stderr().print(f"{signing[-1]} signs; signed by {' or '.join(signing)} is accepted")
 
 
 @keys_app.command("revoke")
@@ -172,6 +212,22 @@ def keys_revoke(key: Annotated[str, typer.Argument(help="Its id, from yard keys 
     """Refuse a key from now on."""
     revoked = open_yard().revoke_key(key)
     stderr().print(f"{revoked.id} of {revoked.caller} is revoked.")
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    retire_old: Annotated[
+        bool, typer.Option("--retire-old", help="End the signing key before; what it signed is refused.")
+    ] = False,
+) -> None:
+    """Sign with a new key from now on. Keys that the one before has signed are accepted until it is retired."""
+    yard = open_yard()
+    if retire_old:
+        retired = yard.retire_signing_keys()
+        stderr().print(f"{', '.join(retired) or 'no old signing key'} ended")
+        return
+    kid = yard.rotate_signing_key()
+    stderr().print(f"{kid} signs from now on. Give callers new keys, then:  yard keys rotate --retire-old")
 
 
 def _shares(texts: list[str]) -> dict[str, float]:

@@ -63,25 +63,26 @@ def down() -> None:
 def status(as_json: Json = False) -> None:
     """What should run, and what does."""
     from modelyard import tables
+    from modelyard.status import observe
 
     yard = open_yard()
     states = yard.stack.processes.states()
     if not states:
         if as_json:
-            print_json({"processes": [], "endpoints": [], "deployments": []})
+            print_json({"processes": [], "endpoints": [], "deployments": [], "variants": []})
         else:
             stderr().print("The stack does not run. Start it:  yard up")
         return
-    endpoints, deployments = yard.endpoints.endpoints(), yard.endpoints.deployments()
+    endpoints, deployments, variants = yard.endpoints.endpoints(), yard.endpoints.deployments(), observe(yard)
     if as_json:
         shares = [{**asdict(e), "table": None, "shares": e.table.shares()} for e in endpoints]
-        print_json({"processes": states, "endpoints": shares, "deployments": deployments})
+        print_json({"processes": states, "endpoints": shares, "deployments": deployments, "variants": variants})
         return
     out = stdout()
     out.print(tables.processes_table(states))
     if endpoints:
         out.print()
-        out.print(tables.endpoints_table(endpoints, deployments, {state.name: state.state for state in states}))
+        out.print(tables.variants_table(variants))
     stderr().print(f"\nEndpoints at {yard.settings.gateway_url}, logs in {yard.stack.processes.logs}")
 
 
