@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from threading import Thread
 import httpx
 import pytest
 
+from certificates import certificate
 from modelyard.serving import Serving, with_variant
 from modelyard.settings import read_settings
 from modelyard.status import observe
@@ -202,6 +204,22 @@ def test_status_shows_what_should_answer_beside_what_does(shop: Shop) -> None:
     shop.yard.shadow("tumor", None)
     assert shop.serving.endpoints.endpoint("tumor").shadow is None
     assert shop.ask().json()["x-epoch"] == "4"
+
+
+def test_with_a_certificate_the_stack_comes_up_and_the_gateway_speaks_tls(home, tmp_path: Path) -> None:
+    (tmp_path / "yard.toml").touch()
+    given = certificate(tmp_path)
+    env = {f"YARD_{name}_PORT": str(free_port()) for name in ("GATEWAY", "CONSOLE")}
+    env |= {"YARD_MONGO_URL": home.mongo_url, "YARD_DATABASE": home.database, "YARD_TLS_KEY": str(given.key)}
+    yard = Yard(read_settings(env | {"YARD_TLS_CERTIFICATE": str(given.chain)}, tmp_path))
+    try:
+        assert yard.up() == []
+        assert yard.settings.gateway_url.startswith("https://")
+        trust = ssl.create_default_context(cafile=str(given.chain))
+        assert httpx.get(f"{yard.settings.gateway_url}/healthz", verify=trust).status_code == 200
+    finally:
+        yard.close()
+        yard.stack.down()
 
 
 def test_what_does_not_come_up_changes_nothing(shop: Shop) -> None:

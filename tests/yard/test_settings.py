@@ -106,3 +106,15 @@ def test_without_a_url_there_is_no_shared_store(root: Path) -> None:
 def test_an_address_that_is_no_store_is_a_wrong_setting(root: Path) -> None:
     with pytest.raises(SettingsError, match="is no shared store"):
         read_settings({"YARD_ARTIFACTS_URL": "ftp://host/x"}, root)
+
+
+def test_a_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.crt").touch()
+    with pytest.raises(SettingsError, match="belong together"):
+        read_settings({"YARD_TLS_CERTIFICATE": str(tmp_path / "a.crt")}, tmp_path)
+
+
+def test_a_certificate_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    env = {"YARD_TLS_CERTIFICATE": str(tmp_path / "a.crt"), "YARD_TLS_KEY": str(tmp_path / "a.key")}
+    with pytest.raises(SettingsError, match="must be a file that you may read"):
+        read_settings(env, tmp_path)

@@ -589,7 +589,7 @@ class Yard:
         from modelyard_build.builds import verify_bento
 
         self._need("find", "api_keys")
-        self.stack.up(self.serving.write_gateway, say)
+        self.stack.up(lambda: self.serving.write_gateway(), say)  # reached only once MongoDB runs
         stage = self.serving.stage
         launched, faults = [], []
         for deployment in self.endpoints.deployments():
