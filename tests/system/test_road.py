@@ -367,3 +367,15 @@ def test_the_notebook_runs_from_top_to_bottom(road: Road) -> None:
     shown = json.dumps([cell.get("outputs") for cell in notebook.cells])
     assert "image/png" in shown
     assert "<b>C</b>" in shown  # what differs between the best run and the worst
+
+
+def test_a_variant_is_rolled_back_by_one_command_and_once_more_undoes_it(road: Road) -> None:
+    for ref in ("tumor:1", "tumor:2"):
+        road.yard.deploy(ref, variant="third")
+    assert road.command("rollback", "tumor", "--variant", "fourth").returncode == 3
+    started = time.monotonic()
+    assert road.json("rollback", "tumor", "--variant", "third", "--reason", "to be tried")["name"] == "tumor-1"
+    assert time.monotonic() - started < 20
+    assert road.json("rollback", "tumor", "--variant", "third")["name"] == "tumor-2"
+    assert [entry["reason"] for entry in road.json("ledger", "--kind", "rollback")][-2:] == ["to be tried", ""]
+    assert all(variant["up"] == variant["wanted"] == 1 for variant in road.json("status")["variants"])

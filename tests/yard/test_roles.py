@@ -25,7 +25,7 @@ from modelyard.stack import Stack, ensure_indexes
 from modelyard_serving.console.app import create_app
 from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore
 from modelyard_serving.errors import Refused
-from modelyard_serving.keys import Keys
+from modelyard_serving.keys import Keys, SigningKeys
 from modelyard_tracking.approval import Approvals
 from modelyard_tracking.evidence import Evidence
 from modelyard_tracking.experiment import Experiment
@@ -190,9 +190,9 @@ def test_the_promises_as_people_were_told_them() -> None:
 
 
 def test_what_is_kept_of_a_key_holds_no_secret(shared: Team, tmp_path: Path) -> None:
-    key, token = Keys(shared.db("engineer"), tmp_path / "jwt.pem").issue("alice", ["predict:tumor"])
+    key, token = Keys(shared.db("engineer"), SigningKeys(tmp_path)).issue("alice", ["predict:tumor"])
     entry = shared.db("auditor").api_keys.find_one({"_id": key.id})
-    assert set(entry) == {"_id", "caller", "scopes", "created_at", "expires_at", "revoked_at"}
+    assert set(entry) == {"_id", "caller", "scopes", "created_at", "expires_at", "revoked_at", "rate", "signed_by"}
     assert not any(part in str(entry) for part in token.split("."))
 
 
@@ -422,7 +422,7 @@ def test_a_scientist_asks_and_only_an_approver_answers(team: Team, yard) -> None
 
 def test_an_engineer_deploys_splits_retires_and_manages_keys(team: Team, tmp_path: Path) -> None:
     db = team.db("engineer")
-    store, keys = EndpointStore(db), Keys(db, tmp_path / "jwt.pem")
+    store, keys = EndpointStore(db), Keys(db, SigningKeys(tmp_path))
     for version in (1, 2):
         store.put_deployment(Deployment(f"churn-{version}", "churn", version, "t", "b", "/b", "/e", (1,), "m"))
     store.put(Endpoint.first("churn", "champion", "churn-1").with_variant("challenger", "churn-2"), 1)
