@@ -116,7 +116,9 @@ def _cold_start(root: Path, env: Mapping[str, str], settings: Settings, token: s
     started = time.monotonic()
     with (
         subprocess.Popen([YARD, "deploy", "tumor@champion"], cwd=root, env=env, stderr=subprocess.PIPE) as deploying,
-        httpx.Client(base_url=settings.gateway_url, headers={"authorization": f"Bearer {token}"}) as client,
+        httpx.Client(
+            base_url=settings.gateway_url, headers={"authorization": f"Bearer {token}"}, timeout=COLD_START_S
+        ) as client,
     ):
         while client.post(PATH, content=NATIVE.body([row])).status_code != 200:
             if deploying.poll() or time.monotonic() - started > COLD_START_S:

@@ -126,17 +126,14 @@ def _ours(ours: Ours, rows: Sequence[Row], folder: Path, running: ExitStack) -> 
     gateway, runtime = ours.settings.gateway_port, port_of(ours.deployment)
     silent, silent_port = running.enter_context(ours.without_audit(folder / "without-audit"))
     silent.pause()
-    path = our_side.PATH
-    shipping = {"tree": ours.stack, "settles": True}
+    asked, asked_many = requests(our_side.PATH, one, key), requests(our_side.PATH, many, key)
     inference = requests("/v2/models/tumor/infer", bodies(OPEN_INFERENCE, rows), inside)
     return [
-        Contestant("ours", port=gateway, dialect=NATIVE, requests=requests(path, one, key), **shipping),
-        Contestant(
-            "ours_c1", port=gateway, dialect=NATIVE, requests=requests(path, one, key), connections=1, **shipping
-        ),
-        Contestant("ours_rows100", port=gateway, dialect=NATIVE, requests=requests(path, many, key), **shipping),
-        Contestant("runtime", port=runtime, dialect=NATIVE, requests=requests("/predict", one, inside), **shipping),
-        Contestant("runtime_oip", port=runtime, dialect=OPEN_INFERENCE, requests=inference, **shipping),
+        Contestant("ours", ours.stack, gateway, NATIVE, asked, settles=True),
+        Contestant("ours_c1", ours.stack, gateway, NATIVE, asked, connections=1, settles=True),
+        Contestant("ours_rows100", ours.stack, gateway, NATIVE, asked_many, settles=True),
+        Contestant("runtime", ours.stack, runtime, NATIVE, requests("/predict", one, inside), settles=True),
+        Contestant("runtime_oip", ours.stack, runtime, OPEN_INFERENCE, inference, settles=True),
         Contestant("without_audit", silent, silent_port, NATIVE, requests("/predict", one, inside)),
     ]
 
