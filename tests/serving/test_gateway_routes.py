@@ -12,7 +12,12 @@ from modelyard_serving.gateway.routes import LUA
 from modelyard_serving.keys import SigningKeys
 
 PUBLIC = {"/healthz", "/v2/health/live", "/v2/health/ready"}
-SCOPES = {"/v1/feedback": "feedback:other", "/v1/endpoints/tumor/results": "read:tumor", "/v2": "predict:other"}
+SCOPES = {
+    "/v1/feedback": "feedback:other",
+    "/v1/endpoints/tumor/results": "read:tumor",
+    "/v1/endpoints/tumor/report": "read:tumor",
+    "/v2": "predict:other",
+}
 
 
 def routes(edge: Edge, folder: Path) -> Iterator[Mapping[str, Any]]:
@@ -108,6 +113,12 @@ def test_a_key_opens_what_its_scopes_say_and_nothing_else(edge: Edge, scopes, cl
     assert answer.status_code == status
     if status != 200:
         assert set(answer.json()) == {"error"}
+
+
+def test_the_console_is_told_what_a_key_may_do(edge: Edge) -> None:
+    headers = {"x-scopes": "feedback:*"}
+    told = edge.post("/v1/feedback", "feedback:tumor", "read:tumor", headers=headers).json()["headers"]
+    assert told["x-scopes"] == "feedback:tumor,read:tumor"
 
 
 def test_a_key_signed_by_somebody_else_is_refused(edge: Edge, tmp_path: Path) -> None:

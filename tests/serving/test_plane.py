@@ -191,6 +191,14 @@ def test_the_same_request_with_an_idempotency_key_is_the_same_prediction(make: M
     assert all(len(each) == 32 for each in ids)
 
 
+def test_refused_rows_that_are_nested_too_deeply_to_be_written_are_refused_for_what_they_are(make: Make) -> None:
+    behind = make()
+    answer = behind.http.post("/predict", content=b'{"rows": [' + b"[" * 600 + b"]" * 600 + b"]}", headers=SECRET)
+    assert answer.status_code == 400
+    [record] = behind.records()
+    assert (record["status"], record["inputs"]) == (400, None)
+
+
 def test_a_number_outside_of_its_declared_range_is_refused_with_the_bounds(make: Make) -> None:
     columns = (Column("a", "float64", -9, 9), Column("b", "float64", None, 9), Column("c", "float64"))
     behind = make(columns=columns)

@@ -48,6 +48,7 @@ local function decide(handle)
   if not allowed then return 403, "this key lacks the scope " .. scope end
   headers:add("x-caller", jwt["sub"])
   headers:add("x-key-id", jwt["jti"])
+  headers:add("x-scopes", table.concat(jwt["scopes"], ","))
   local endpoint = rule:get("endpoint")
   if not endpoint then return end
   headers:add("x-endpoint", endpoint)

@@ -10,8 +10,8 @@ from modelyard_serving.endpoints import Deployment
 
 Json = dict[str, Any]
 _TYPE = "type.googleapis.com/"
-# uvicorn closes a connection that was idle for 5 s. Envoy must let go of it first: a request sent into a
-# connection that is being closed is lost, and a POST is not sent again.
+# The console's uvicorn closes a connection that was idle for 5 s, a runtime later. Envoy must let go of it first: a
+# request sent into a connection that is being closed is lost, and a POST is not sent again.
 UPSTREAM_IDLE_S = 3
 # A replica answers one after the other whatever it is sent, so more at once is only a longer queue in front of it:
 # what comes beyond is refused at once, and the caller told when to come again.

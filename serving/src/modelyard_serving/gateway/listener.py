@@ -16,7 +16,7 @@ TLS = "gateway"  # what the certificate is called between Envoy's files
 # Only the gateway says these: what a caller sends under these names is gone before anything looks at the request.
 OURS = (
     "x-gateway-secret", "x-caller", "x-key-id", "x-assigned-by", "x-bucket", "x-endpoint", "x-variant", "x-epoch",
-    "x-shadow", "x-prediction-id", "x-request-id",
+    "x-shadow", "x-prediction-id", "x-request-id", "x-scopes",
 )  # fmt: skip
 # What Envoy says of requests that it could not have answered, by its own flag.
 _SAID = {

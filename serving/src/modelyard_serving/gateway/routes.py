@@ -48,8 +48,8 @@ def route_configuration(
     by_name = {deployment.name: deployment for deployment in deployments}
     routes = [*_fixed()]
     for endpoint in endpoints:
-        results = f"/v1/endpoints/{endpoint.name}/results"
-        routes.append(_to_console(results, "GET", f"read:{endpoint.name}"))
+        for page in ("results", "report"):
+            routes.append(_to_console(f"/v1/endpoints/{endpoint.name}/{page}", "GET", f"read:{endpoint.name}"))
         routes += _of_variants(endpoint, by_name)
         for deployment in deployments:
             if deployment.model == endpoint.name:

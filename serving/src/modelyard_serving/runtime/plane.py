@@ -173,9 +173,12 @@ class Plane:
             "error": said.error,
         }
         try:
-            audit.append(record)
+            try:
+                audit.append(record)
+            except TypeError:  # refused rows may be nested deeper than can be written
+                audit.append(record | {"inputs": None})
             await audit.settled()
-        except (OSError, TypeError) as fault:
+        except OSError as fault:
             if not self._audit_fails:
                 log.error("audit records cannot be written: %s", fault)
             self._audit_fails = True
