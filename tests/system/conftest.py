@@ -42,6 +42,12 @@ def commit_all(folder: Path) -> None:
     subprocess.run(["git", *identity, "commit", "-qm", "state", "--allow-empty"], cwd=folder, check=True)
 
 
+def recorded_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The first row of what was asked, by the audit."""
+    inputs = record["inputs"]
+    return dict(zip(inputs["columns"], inputs["data"][0], strict=True))
+
+
 def ports() -> dict[str, str]:
     names = ("GATEWAY", "CONSOLE", "MONGO", "MLFLOW", "OMNIBOARD", "JUPYTER")
     return {f"YARD_{name}_PORT": str(free_port()) for name in names}

@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from .conftest import Road
+from .conftest import Road, recorded_row
 
 pytestmark = [pytest.mark.system, pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -24,7 +24,7 @@ class Callers:
         self.ids: list[str] = []
         self.failures: list[int | str] = []
         self._stop = False
-        row = road.yard.db.predictions.find_one({"status": 200})["inputs"][0]
+        row = recorded_row(road.yard.db.predictions.find_one({"status": 200}))
         self._threads = [Thread(target=self._ask, args=(road, row, number)) for number in range(4)]
 
     def _ask(self, road: Road, row: dict, number: int) -> None:

@@ -16,7 +16,7 @@ from modelyard_serving.manifest import Manifest
 from modelyard_serving.split import bucket
 from modelyard_tracking.errors import Refused
 
-from .conftest import UNITS, Road
+from .conftest import UNITS, Road, recorded_row
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -35,7 +35,7 @@ def audited(road: Road) -> dict[str, dict]:
 
 def row_of(road: Road) -> dict:
     record = road.yard.db.predictions.find_one({"status": 200})
-    return record["inputs"][0]
+    return recorded_row(record)
 
 
 # runs

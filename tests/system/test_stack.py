@@ -13,7 +13,7 @@ import pytest
 
 from places import PROJECTS
 
-from .conftest import Road, commit_all, ports
+from .conftest import Road, commit_all, ports, recorded_row
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -35,7 +35,7 @@ def processes_of(folder: Path) -> list[str]:
 
 def test_a_killed_model_is_started_again_and_loses_no_audit(road: Road) -> None:
     db = road.yard.db
-    row = db.predictions.find_one({"status": 200})["inputs"][0]
+    row = recorded_row(db.predictions.find_one({"status": 200}))
     state = road.yard.stack.processes.state("tumor-1.1")
     ids = []
     with road.http as http:
@@ -55,7 +55,7 @@ def test_a_killed_model_is_started_again_and_loses_no_audit(road: Road) -> None:
 
 def test_the_console_being_away_stops_no_prediction_and_the_audit_catches_up(road: Road) -> None:
     db, processes = road.yard.db, road.yard.stack.processes
-    row = db.predictions.find_one({"status": 200})["inputs"][0]
+    row = recorded_row(db.predictions.find_one({"status": 200}))
     processes._call("stopProcess", "console")
     try:
         with road.http as http:
@@ -100,7 +100,7 @@ def test_omniboard_and_jupyterlab_are_started_with_the_way_in_printed(road: Road
 
 
 def test_a_stopped_stack_comes_back_with_everything_that_was_deployed(road: Road) -> None:
-    row = road.yard.db.predictions.find_one({"status": 200})["inputs"][0]
+    row = recorded_row(road.yard.db.predictions.find_one({"status": 200}))
     road.yard.close()
     del road.yard.__dict__["db"]
     assert road.command("down").returncode == 0

@@ -36,6 +36,6 @@ def app(folder: Path, port: int) -> Starlette:
     )
 
 
-if __name__ == "__main__":  # as `python -m bentoml serve FOLDER --host HOST --port PORT`
-    folder, port = Path(sys.argv[4]), int(sys.argv[8])
-    uvicorn.run(app(folder, port), host=sys.argv[6], port=port, log_level="warning", access_log=False)
+if __name__ == "__main__":  # as `python -m modelyard_serving.runtime.server FOLDER --host HOST --port PORT`
+    folder, port = Path(sys.argv[3]), int(sys.argv[7])
+    uvicorn.run(app(folder, port), host=sys.argv[5], port=port, log_level="warning", access_log=False)
