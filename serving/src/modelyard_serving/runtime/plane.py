@@ -142,7 +142,8 @@ class Plane:
         if not key:
             return os.urandom(16).hex()
         digest = blake2b(digest_size=16)
-        for part in (headers.get("x-caller").encode(), key.encode(), self._identity, body):
+        asked = headers.get("x-caller"), headers.get("x-shadow"), key
+        for part in (*(text.encode() for text in asked), self._identity, body):
             digest.update(len(part).to_bytes(8, "big") + part)
         return digest.hexdigest()
 
