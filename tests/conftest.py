@@ -38,6 +38,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: turn(item.nodeid))
 
 
+_FIGURES = pytest.StashKey[list[tuple[str, str]]]()
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes what a fault test came to, for the table at the end: it is what the docs show."""
+    figures = request.config.stash.setdefault(_FIGURES, [])
+    what = request.node.name.removeprefix("test_").replace("_", " ")
+    return lambda text: figures.append((what, text))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if figures := config.stash.get(_FIGURES, []):
+        terminalreporter.section("figures")
+        for what, text in figures:
+            terminalreporter.write_line(f"| {what} | {text} |")
+
+
 @pytest.fixture(scope="session")
 def mongo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the session's mongod: its data, and the secrets that its users log in with."""

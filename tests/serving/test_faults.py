@@ -5,7 +5,7 @@ import gzip
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -35,9 +35,19 @@ def stand(home: Home, tmp_path: Path) -> Iterator[Stand]:
         yield running
 
 
-def all_well(callers: Callers) -> None:
+Figure = Callable[[str], None]
+
+
+def all_well(callers: Callers, figure: Figure) -> None:
+    figure(_told(callers))
     assert set(callers.statuses) == {200}, callers.statuses
     assert len(callers.ids) == len(set(callers.ids)) >= AT_LEAST
+
+
+def _told(callers: Callers) -> str:
+    failed = sum(count for status, count in callers.statuses.items() if status != 200)
+    slowest = max(answer.seconds for answer in callers.answers)
+    return f"{failed} of {len(callers.answers):,} failed, the slowest {slowest:.2f} s"
 
 
 def all_audited_once(stand: Stand, ids: list[str], timeout_s: float = 180) -> None:
@@ -46,7 +56,7 @@ def all_audited_once(stand: Stand, ids: list[str], timeout_s: float = 180) -> No
 
 
 @BOTH
-def test_a_replica_that_is_killed_twenty_times_fails_no_request(stand: Stand, connections: int) -> None:
+def test_a_replica_that_is_killed_twenty_times_fails_no_request(stand: Stand, connections: int, figure: Figure) -> None:
     deployed = stand.deploy(stand.version(1), 2)
     with calling(stand.callers(), connections, AT_LEAST) as callers:
         for number in range(20):
@@ -54,11 +64,11 @@ def test_a_replica_that_is_killed_twenty_times_fails_no_request(stand: Stand, co
             time.sleep(0.5)
             wait_until(lambda: stand.ready(deployed), 60)
             time.sleep(0.5)
-    all_well(callers)
+    all_well(callers, figure)
     all_audited_once(stand, callers.ids)
 
 
-def test_a_runtime_that_is_killed_fifty_times_loses_no_answered_prediction(stand: Stand) -> None:
+def test_a_runtime_that_is_killed_fifty_times_loses_no_answered_prediction(stand: Stand, figure: Figure) -> None:
     deployed = stand.deploy(stand.version(1), 2)
     with calling(stand.callers(), 32, AT_LEAST) as callers:
         for number in range(50):
@@ -66,9 +76,12 @@ def test_a_runtime_that_is_killed_fifty_times_loses_no_answered_prediction(stand
             wait_until(lambda: stand.ready(deployed), 60)
     assert len(callers.ids) == len(set(callers.ids)) >= AT_LEAST
     all_audited_once(stand, callers.ids)
+    figure(f"{len(callers.ids):,} ids answered, each in the audit once; {_told(callers)}")
 
 
-def test_twenty_changes_of_the_split_fail_no_request_and_move_as_few_units_as_they_must(stand: Stand) -> None:
+def test_twenty_changes_of_the_split_fail_no_request_and_move_as_few_units_as_they_must(
+    stand: Stand, figure: Figure
+) -> None:
     stand.deploy(stand.version(1))
     stand.deploy(stand.version(2), variant="challenger")
     shares = [80, 20, 50, 55, 90, 10, 30, 70, 65, 35, 0, 100, 40, 60, 25, 75, 5, 95, 45, 80]
@@ -78,8 +91,9 @@ def test_twenty_changes_of_the_split_fail_no_request_and_move_as_few_units_as_th
             changed = stand.yard.split("tumor", {"champion": share, "challenger": 100 - share})
             tables[changed.revision] = changed.table
             time.sleep(2.5)
-    all_well(callers)
+    all_well(callers, figure)
     moved = _moves(list(tables.values()))
+    figure(f"{sum(moved):,} buckets moved in 19 changes, as many as must")
     assert moved == [abs(after - before) * BUCKETS // 100 for before, after in pairwise(shares)]
     all_audited_once(stand, callers.ids)
     seen = Counter[str]()
@@ -99,30 +113,30 @@ def _moves(tables: list[BucketTable]) -> list[int]:
 
 
 @BOTH
-def test_twenty_new_configurations_fail_no_request(stand: Stand, connections: int) -> None:
+def test_twenty_new_configurations_fail_no_request(stand: Stand, connections: int, figure: Figure) -> None:
     stand.deploy(stand.version(1))
     with calling(stand.callers(), connections, AT_LEAST) as callers:
         for number in range(20):
             key, _ = stand.yard.issue_key(f"caller-{number}", ["predict:tumor"], rate=100)
             stand.yard.revoke_key(key.id)
             time.sleep(0.2)
-    all_well(callers)
+    all_well(callers, figure)
 
 
-def test_ten_rolling_deploys_fail_no_request(stand: Stand) -> None:
+def test_ten_rolling_deploys_fail_no_request(stand: Stand, figure: Figure) -> None:
     stand.deploy(stand.version(1), 2)
     with calling(stand.callers(), 32, AT_LEAST) as callers:
         for bento in "bcdefghijk":
             deployed = stand.deploy(stand.version(1, bento=bento))
             assert len(deployed.ports) == 2
-    all_well(callers)
+    all_well(callers, figure)
     all_audited_once(stand, callers.ids)
     assert stand.yard.db.predictions.count_documents({"bento_sha256": "k" * 64}) > 0
 
 
 @pytest.mark.parametrize("who", ["console", "MongoDB"])
 def test_while_the_console_or_the_database_is_away_predictions_go_on_and_the_audit_catches_up(
-    stand: Stand, mongo_port: int, who: str
+    stand: Stand, mongo_port: int, who: str, figure: Figure
 ) -> None:
     stand.deploy(stand.version(1))
     away = stand.process("console") if who == "console" else _listening(mongo_port)
@@ -131,7 +145,7 @@ def test_while_the_console_or_the_database_is_away_predictions_go_on_and_the_aud
         away.suspend()
         time.sleep(15)
         away.resume()
-    all_well(callers)
+    all_well(callers, figure)
     all_audited_once(stand, callers.ids)
 
 
@@ -143,7 +157,9 @@ def _listening(port: int) -> psutil.Process:
     )
 
 
-def test_a_variant_that_answers_nothing_is_given_up_in_time_and_costs_the_other_nothing(stand: Stand) -> None:
+def test_a_variant_that_answers_nothing_is_given_up_in_time_and_costs_the_other_nothing(
+    stand: Stand, figure: Figure
+) -> None:
     stand.deploy(stand.version(1))
     stand.deploy(stand.version(2), variant="challenger")
     serving = stand.yard.serving
@@ -161,7 +177,9 @@ def test_a_variant_that_answers_nothing_is_given_up_in_time_and_costs_the_other_
     challenger = [answer for answer in during if answer.variant != "champion"]
     assert {answer.status for answer in champion} == {200}
     assert {answer.status for answer in challenger} <= {503, 504}
-    assert max(answer.seconds for answer in challenger) < 4
+    slowest = max(answer.seconds for answer in challenger)
+    figure(f"given up after {slowest:.1f} s (2 s allowed); 0 of {len(champion):,} of the other variant failed")
+    assert slowest < 4
     before = [answer.seconds for answer in callers.answers if answer.began < began and answer.variant == "champion"]
     # Fewer callers get through to it, since most wait for the other; nobody waits longer for the champion.
     assert statistics.median(answer.seconds for answer in champion) < 2 * statistics.median(before) + 0.02
@@ -175,7 +193,7 @@ class Taking(RegressorMixin, BaseEstimator):
         return np.zeros(len(x))
 
 
-def test_ten_times_more_than_a_model_can_answer_leaves_it_answering_what_it_can(stand: Stand) -> None:
+def test_ten_times_more_than_a_model_can_answer_leaves_it_answering_what_it_can(stand: Stand, figure: Figure) -> None:
     stand.deploy(stand.version(1, Taking(), pickled_for=Path(__file__).parent))
     with calling(stand.callers(), 64, 100) as callers:
         time.sleep(10)
@@ -185,14 +203,16 @@ def test_ten_times_more_than_a_model_can_answer_leaves_it_answering_what_it_can(
     began = time.monotonic()
     asyncio.run(flooding.open_loop(10 * capacity, 60))
     goodput = len(flooding.ids) / (time.monotonic() - began)
-    print(f"capacity {capacity:.0f}/s, asked {10 * capacity:.0f}/s, goodput {goodput:.0f}/s, {flooding.statuses}")
+    figure(f"capacity {capacity:.0f}/s, asked {10 * capacity:.0f}/s for 60 s, goodput {goodput / capacity:.0%} of it")
     assert set(flooding.statuses) <= {200, 503}
     assert goodput >= 0.8 * capacity
     refused = [answer.seconds for answer in flooding.answers if answer.status == 503]
     assert statistics.median(refused) < 0.5
 
 
-def test_five_thousand_malformed_requests_over_every_door_get_no_answer_of_500_or_more(stand: Stand) -> None:
+def test_five_thousand_malformed_requests_over_every_door_get_no_answer_of_500_or_more(
+    stand: Stand, figure: Figure
+) -> None:
     deployed = stand.deploy(stand.version(1))
     manifest = Manifest.read(Path(deployed.bento_path) / "src")
     addresses = {"/predict": PREDICT, "/invocations": "/v1/endpoints/tumor/invocations"}
@@ -205,6 +225,7 @@ def test_five_thousand_malformed_requests_over_every_door_get_no_answer_of_500_o
                 assert answer.status_code < 500, (request.path, request.content[:200], answer.text)
                 statuses[answer.status_code] += 1
         assert http.post(PREDICT, json={"rows": [ROW]}).status_code == 200
+    figure(", ".join(f"{count:,} with {status}" for status, count in sorted(statuses.items())))
     assert statuses.total() == 5_000
     assert statuses[200] == 0
 
@@ -229,7 +250,7 @@ def test_feedback_that_is_sent_a_thousand_times_counts_once(stand: Stand) -> Non
     assert (champion["feedback"], champion["mean_reward"]) == (1, 1.0)
 
 
-def test_a_killed_replica_is_back(stand: Stand) -> None:
+def test_a_killed_replica_is_back(stand: Stand, figure: Figure) -> None:
     deployed = stand.deploy(stand.version(1), 2)
     taken = []
     for _ in range(5):
@@ -239,5 +260,5 @@ def test_a_killed_replica_is_back(stand: Stand) -> None:
         began = time.monotonic()
         wait_until(lambda: stand.ready(deployed), 60)
         taken.append(time.monotonic() - began)
-    print(f"back within {min(taken):.1f} to {max(taken):.1f} s")
+    figure(f"back within {min(taken):.1f} to {max(taken):.1f} s, five times")
     assert statistics.median(taken) < 10
