@@ -31,7 +31,7 @@ def yard(tmp_path: Path) -> Iterator[Yard]:
 
 def takes_in(yard: Yard, prediction: str) -> bool:
     """Does the console store an audit record?"""
-    record = {"_id": prediction, "at": "2026-01-01T00:00:00+00:00", "inputs": []}
+    record = {"_id": prediction, "at": "2026-01-01T00:00:00+00:00", "status": 200, "latency_ms": 1.0}
     headers = {"x-gateway-secret": yard.stack.secret()}
     url = f"{yard.settings.console_url}/internal/audit"
     answer = httpx.post(url, content=orjson.dumps(record), headers=headers, timeout=30)
