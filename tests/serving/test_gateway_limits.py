@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -139,7 +140,12 @@ def test_a_full_model_refuses_at_once_and_the_other_variant_answers(
 
 def test_a_full_replicas_refusal_is_passed_on_and_asked_of_no_other(edge: Edge, serve_app: Callable[..., int]) -> None:
     asked: list[str] = []
-    ports = tuple(serve_app(echo_app(name, lambda _, name=name: asked.append(name))) for name in ("a", "b"))
+
+    def note(headers: dict[str, str], name: str) -> None:
+        if "x-caller" in headers:  # and not Envoy, who asks whether it is ready
+            asked.append(name)
+
+    ports = tuple(serve_app(echo_app(name, partial(note, name=name))) for name in ("a", "b"))
     before = edge.gateway.deployments
     edge.tell(deployments=[replace(before[0], ports=ports), before[1]])
     try:

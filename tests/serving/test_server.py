@@ -21,6 +21,7 @@ from sklearn.linear_model import LinearRegression
 
 from metrics_page import value_of
 from modelyard_serving.local_stage import free_port, serve_command
+from modelyard_serving.runtime.server import OneWrite
 from modelyard_tracking.digests import write_index
 from packed import pack
 
@@ -125,6 +126,32 @@ def test_a_model_that_was_changed_after_approval_does_not_start(bento: Path) -> 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Not served:" in done.stderr
+
+
+def test_the_head_of_an_answer_and_its_body_leave_in_one_piece() -> None:
+    class Transport:
+        def __init__(self) -> None:
+            self.written: list[bytes] = []
+
+        def write(self, data: bytes) -> None:
+            self.written.append(data)
+
+        def close(self) -> None:
+            self.written.append(b"closed")
+
+    async def answers() -> list[bytes]:
+        inner = Transport()
+        outer = OneWrite(inner, asyncio.get_running_loop())
+        outer.write(b"head ")
+        outer.write(b"body")
+        assert inner.written == []
+        await asyncio.sleep(0)
+        outer.write(b"another, the last")
+        outer.close()
+        await asyncio.sleep(0)
+        return inner.written
+
+    assert asyncio.run(answers()) == [b"head body", b"another, the last", b"closed"]
 
 
 def test_who_sends_a_body_too_slowly_does_not_keep_others_waiting(bento: Path) -> None:

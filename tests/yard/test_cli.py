@@ -195,7 +195,8 @@ def test_doctor_finds_this_machine_well_and_an_unlocked_project_not(yard, tmp_pa
 
 def test_status_and_down_without_a_stack_say_so(yard) -> None:
     assert "yard up" in yard("status").err
-    assert json.loads(yard("status", "--json").out) == {"processes": [], "endpoints": [], "deployments": []}
+    nothing = {"processes": [], "endpoints": [], "deployments": [], "variants": []}
+    assert json.loads(yard("status", "--json").out) == nothing
     assert "nothing was running" in yard("down").err
 
 

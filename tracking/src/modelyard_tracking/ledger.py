@@ -19,7 +19,10 @@ from pymongo.errors import DuplicateKeyError
 from modelyard_tracking.digests import text_sha256
 from modelyard_tracking.errors import Unavailable
 
-KINDS = ("request", "approve", "reject", "withdraw", "promote", "build", "push", "deploy", "split", "retire")
+KINDS = (
+    "request", "approve", "reject", "withdraw", "promote", "build", "push", "deploy", "split", "shadow", "rollback",
+    "retire",
+)  # fmt: skip
 START = "0" * 64  # what the first entry names as the one before
 TRIES = 200  # against other writers
 

@@ -42,7 +42,7 @@ def retry_policy(replicas: int) -> Json:
         return {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 1}
     return {
         "retry_on": "connect-failure,refused-stream,reset",
-        "num_retries": min(2, replicas - 1),
+        "num_retries": 2,  # where both of two were away for a moment, the first is asked once more
         "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
         # The least busy of two drawn at random is the dead one, most often: it answers nothing at all. 5 draws, the
         # usual number, were seen to end there in one retry of six.

@@ -6,6 +6,7 @@ has the whole model; one that dies is replaced.
 """
 
 import argparse
+import asyncio
 import gc
 import logging
 import os
@@ -18,9 +19,11 @@ import time
 from pathlib import Path
 from socket import SO_REUSEADDR, SOL_SOCKET, socket
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelyard_serving.errors import Refused
 
@@ -29,6 +32,42 @@ LAST_ANSWERS_S = 20  # for what is in flight then
 KEEP_ALIVE_S = 75  # longer than any gateway keeps an idle connection: who closes first must not be us
 BACKLOG = 2048
 _LOOK_S = 0.1  # how often workers are looked after
+
+
+class OneWrite:
+    """A transport that writes what comes in one turn of the event loop at once.
+
+    uvicorn writes the head of an answer and its body one after the other. A process that is killed in between would
+    leave half an answer, which no gateway can ask another replica for.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, on such a transport."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]
 
 
 class Server(uvicorn.Server):
@@ -60,7 +99,7 @@ def serve(bento: Path, listening: socket) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="off",
         log_level="warning",
