@@ -112,9 +112,22 @@ def test_a_replica_that_is_killed_again_and_again_fails_no_request(two: tuple[Ed
             replica.kill()
             time.sleep(0.3)
             replica.start()
-            time.sleep(1.5)  # until it was asked whether it is ready, on a busy machine, too
+            time.sleep(1)  # until it was asked whether it is ready, on a busy machine, too
     assert len(answers) > 200
     assert Counter(status for status, _ in answers).keys() == {200}
+
+
+def test_a_replica_that_is_back_is_asked_at_once(two: tuple[Edge, list[Replica]]) -> None:
+    # Found here: Envoy's workers heard of it up to a second later, and asked a dead one alone meanwhile.
+    edge, replicas = two
+    with calling(edge):
+        for replica in (replicas[0], replicas[1], replicas[0]):
+            replica.kill()
+            time.sleep(0.3)
+            replica.start()
+            deadline = time.monotonic() + 0.9
+            while edge.post(VERSION, "predict:tumor").json()["upstream"] != str(replica.port):
+                assert time.monotonic() < deadline
 
 
 def test_a_replica_that_is_stopped_fails_no_request_either(two: tuple[Edge, list[Replica]]) -> None:
@@ -125,7 +138,7 @@ def test_a_replica_that_is_stopped_fails_no_request_either(two: tuple[Edge, list
             assert replica.process is not None
             replica.process.wait(20)
             replica.start()
-            time.sleep(0.5)
+            time.sleep(1)
     assert Counter(status for status, _ in answers).keys() == {200}
 
 

@@ -1,6 +1,6 @@
 """Serve a bento's model: `python -m modelyard_serving.runtime.server BENTO --port 3000 --workers 2`.
 
-uvicorn on uvloop and httptools around the same app that `bentoml serve` serves. On SIGTERM a replica says that it is no
+uvicorn on httptools around the same app that `bentoml serve` serves. On SIGTERM a replica says that it is no
 longer ready, answers what still comes and closes each connection after its answer, and ends. Of several workers each
 has the whole model; one that dies is replaced.
 """
@@ -98,7 +98,7 @@ def serve(bento: Path, listening: socket) -> None:
     gc.freeze()  # what is loaded now stays: it is not looked through again and again
     config = uvicorn.Config(
         app,
-        loop="uvloop",
+        loop="asyncio",  # uvloop carried no more here, and is 14 MB of an image
         http=Protocol,
         ws="none",
         lifespan="off",
