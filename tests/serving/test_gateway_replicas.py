@@ -30,8 +30,8 @@ class Replica:
 
     def start(self) -> None:
         code = (
-            "import sys, uvicorn; from edge import echo_app; "
-            "uvicorn.run(echo_app(sys.argv[1]), port=int(sys.argv[1]), log_level='error')"
+            "import sys, uvicorn; from edge import echo_app; from modelyard_serving.runtime.server import Protocol; "
+            "uvicorn.run(echo_app(sys.argv[1]), port=int(sys.argv[1]), log_level='error', http=Protocol)"
         )
         command = [sys.executable, "-c", code, str(self.port)]
         self.process = subprocess.Popen(command, cwd=Path(__file__).parents[1])

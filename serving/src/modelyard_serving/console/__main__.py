@@ -13,6 +13,8 @@ from pymongo import MongoClient
 
 from modelyard_serving.console.app import create_app
 
+NICENESS = 10  # on a machine that also answers predictions, these go first
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m modelyard_serving.console", description=__doc__)
@@ -22,6 +24,7 @@ def main() -> None:
     args = parser.parse_args()
     if "YARD_MONGO_URL" not in os.environ:
         parser.error("YARD_MONGO_URL is not set")
+    os.nice(NICENESS)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     url = os.environ["YARD_MONGO_URL"]
     client: MongoClient[dict[str, object]] = MongoClient(url, tz_aware=True, serverSelectionTimeoutMS=5000)

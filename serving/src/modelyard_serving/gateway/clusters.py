@@ -67,9 +67,9 @@ def _cluster(name: str, ports: Sequence[int]) -> Json:
         "max_connections": REQUESTS_PER_REPLICA * replicas,
         "max_pending_requests": PENDING_PER_REPLICA * replicas,
         "max_requests": REQUESTS_PER_REPLICA * replicas,
-        # All that a replica had is asked again at once when it dies; 3 at a time is Envoy's own limit. A budget, a share
-        # of what is under way, was seen to refuse some: what has just failed is not under way. Load makes no retries
-        # (see `retry_policy`), so there is no storm to be afraid of.
+        # All that a replica had is asked again at once when it dies; 3 at a time is Envoy's own limit. A budget, a
+        # share of what is under way, was seen to refuse some: what has just failed is not under way. Load makes no
+        # retries (see `retry_policy`), so there is no storm to be afraid of.
         "max_retries": REQUESTS_PER_REPLICA * replicas,
     }
     cluster: Json = {
@@ -78,8 +78,8 @@ def _cluster(name: str, ports: Sequence[int]) -> Json:
         "type": "STATIC",
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
-        # Where none of them is well, all are asked; where half of them are not, they are left alone. Who is well is said
-        # to Envoy's workers at once: it would gather for a second, and a replica that is back got nothing meanwhile.
+        # Where none of them is well, all are asked; where half of them are not, they are left alone. Who is well is
+        # said to Envoy's workers at once: it would gather for a second, and a replica that is back got nothing so long.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
         "circuit_breakers": {"thresholds": [limits]},
         "typed_extension_protocol_options": {

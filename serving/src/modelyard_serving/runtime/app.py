@@ -49,7 +49,23 @@ class RuntimeSettings:
         )
 
 
-def create_app(folder: Path) -> Starlette:
+class App:
+    """The doors to the model, each by one look into a dictionary, since they are most of what is ever asked; all else,
+    and what is wrong with a request to a door, is Starlette's."""
+
+    def __init__(self, pages: Starlette) -> None:
+        self._pages, self.state = pages, pages.state
+        self.doors: dict[str, tuple[Door, dict[str, str]]] = {}  # address -> door, and what the address says
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and (found := self.doors.get(scope["path"])):
+            door, scope["path_params"] = found
+            await self.state.plane.answer(door, scope, receive, send)
+        else:
+            await self._pages(scope, receive, send)
+
+
+def create_app(folder: Path) -> App:
     """The app for the bento in `folder`. Nothing is loaded before `start` is called on it."""
     model = "/v2/models/{name}"
     exact = f"{model}/versions/{{version}}"
@@ -74,10 +90,10 @@ def create_app(folder: Path) -> Starlette:
         exception_handlers={HTTPException: _refused, BadRequest: _refused},
     )
     app.state.folder = folder
-    return app
+    return App(app)
 
 
-def start(app: Starlette) -> None:
+def start(app: App) -> None:
     """Verify and load the model, ask it the golden rows, open the audit log, start the shipper. Called once per worker.
 
     Raises:
@@ -88,11 +104,18 @@ def start(app: Starlette) -> None:
     model, metrics = golden.checked(Model.load(folder), folder / "model", settings.checked), Metrics()
     audit = AuditLog(settings.audit_folder, model.manifest.audit.flush) if settings.audit_folder else None
     app.state.plane = Plane(model, metrics, audit, settings.gateway_secret, settings.bento_sha256)
+    name, number = model.manifest.model, str(model.manifest.version)
+    app.doors = {
+        "/predict": (native, {}),
+        "/invocations": (invocations, {}),
+        f"/v2/models/{name}/infer": (oip, {"name": name}),
+        f"/v2/models/{name}/versions/{number}/infer": (oip, {"name": name, "version": number}),
+    }
     if settings.audit_folder and settings.console_url:
         app.state.shipper = Keeper(settings.audit_folder)
 
 
-def stop(app: Starlette) -> None:
+def stop(app: App) -> None:
     """Close what `start` has opened; what is in the audit log is shipped, if the console takes it soon."""
     plane: Plane = app.state.plane
     if plane.audit is not None:

@@ -27,7 +27,7 @@ TIMEOUT_S = 10.0
 PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 LAST_EFFORT_S = 5.0  # how long a console that is away is asked for, once nobody answers here any more
-_NICENESS = 10  # who is being answered goes first
+NICENESS = 10  # who is being answered goes first
 
 
 class Shipper:
@@ -45,8 +45,9 @@ class Shipper:
         self._console.close()
 
     def ship_once(self) -> bool:
-        """Send one batch of each segment; remove those that are sent and whose writer is gone. True while there may
-        be more.
+        """Send one batch of each segment; remove those that are sent and whose writer is gone. True if there is more.
+
+        What comes meanwhile waits for the next time: a batch costs the console more than the records in it.
 
         Raises:
             OSError: the console does not take it.
@@ -63,7 +64,8 @@ class Shipper:
         offset = int(offset_file.read_text()) if offset_file.exists() else 0
         file.seek(offset)
         batch = file.read(BATCH_BYTES)
-        if len(batch) == BATCH_BYTES and b"\n" not in batch:
+        more = len(batch) == BATCH_BYTES
+        if more and b"\n" not in batch:
             batch += file.readline()  # one record larger than a batch
         batch = batch[: batch.rfind(b"\n") + 1]
         if batch:
@@ -71,10 +73,10 @@ class Shipper:
             temporary = offset_file.with_suffix(".tmp")
             temporary.write_text(str(offset + len(batch)))
             temporary.replace(offset_file)
-        elif ended:
+        if ended and not more:
             segment.unlink(missing_ok=True)
             offset_file.unlink(missing_ok=True)
-        return bool(batch)
+        return more
 
     def _post(self, batch: bytes) -> None:
         try:
@@ -166,7 +168,7 @@ def _is_free(file: BinaryIO) -> bool:
 def main() -> None:
     for ignored in (signal.SIGTERM, signal.SIGINT):  # meant for who answers; its end is ours
         signal.signal(ignored, signal.SIG_IGN)
-    os.nice(_NICENESS)
+    os.nice(NICENESS)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = Path(sys.argv[1])
     secret_file = os.environ.get("YARD_GATEWAY_SECRET_FILE")

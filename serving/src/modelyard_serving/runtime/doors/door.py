@@ -12,13 +12,13 @@ from modelyard_serving.manifest import Manifest
 class Headers:
     """A request's headers, each decoded when it is asked for."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("raw",)
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        self._raw = dict(raw)  # ASGI gives names in lower case
+        self.raw = dict(raw)  # ASGI gives names in lower case
 
     def get(self, name: str, default: str = "") -> str:
-        value = self._raw.get(name.encode())
+        value = self.raw.get(name.encode())
         return default if value is None else value.decode("latin-1")
 
 
