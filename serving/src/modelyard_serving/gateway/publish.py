@@ -1,6 +1,7 @@
 """Hand the rendered configuration to Envoy: each file takes the old one's place by rename."""
 
 import json
+import socket as sockets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ def wait_until_applied(folder: Path, timeout_s: float = 15) -> None:
     why = "it does not answer"
     with httpx.Client(transport=transport, base_url="http://envoy", timeout=5) as admin:
         while time.monotonic() < deadline:
-            if not socket.exists():
+            if not _listens(socket):
                 time.sleep(0.02)
                 continue
             try:
@@ -100,6 +101,16 @@ def _warming(dump: dict[str, Any]) -> bool:
 
 def _by_name(clusters: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {cluster["name"]: cluster for cluster in clusters}
+
+
+def _listens(socket: Path) -> bool:
+    """Does anybody listen there? httpx would leave a socket open where nobody does."""
+    with sockets.socket(sockets.AF_UNIX) as probe:
+        try:
+            probe.connect(str(socket))
+        except OSError:
+            return False
+    return True
 
 
 def _versions(dump: dict[str, Any]) -> set[str]:
