@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from asking import wait_until
 from modelyard_serving.runtime.audit import AuditLog
 from modelyard_serving.runtime.shipper import Keeper, Shipper
 
@@ -201,20 +202,13 @@ def keep(tmp_path: Path, intake: Intake, monkeypatch) -> Iterator[Callable[[], K
         keeper.stop()
 
 
-def _wait_for(wanted: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not wanted():
-        assert time.monotonic() < deadline, "it does not come"
-        time.sleep(0.05)
-
-
 def test_a_shipper_that_is_killed_is_started_again(tmp_path: Path, keep, intake: Intake) -> None:
     log, keeper = AuditLog(tmp_path / "audit"), keep()
     log.append({"_id": "before"})
-    _wait_for(lambda: "before" in intake.seen)
+    wait_until(lambda: "before" in intake.seen, 20)
     keeper._shipper.kill()
     log.append({"_id": "after"})
-    _wait_for(lambda: "after" in intake.seen)
+    wait_until(lambda: "after" in intake.seen, 20)
     assert intake.seen == {"before": 1, "after": 1}
     log.close()
 
@@ -224,9 +218,9 @@ def test_of_two_shippers_one_ships_and_the_other_goes_on_when_it_ends(tmp_path: 
     for number in range(20):
         log.append({"_id": str(number)})
         if number == 10:
-            _wait_for(lambda: len(intake.seen) == 11)
+            wait_until(lambda: len(intake.seen) == 11, 20)
             first.stop()
-    _wait_for(lambda: len(intake.seen) == 20)
+    wait_until(lambda: len(intake.seen) == 20, 20)
     assert set(intake.seen.values()) == {1}
     log.close()
 

@@ -125,7 +125,7 @@ def stop(app: App) -> None:
 
 
 class _Asks:
-    """An address of the data plane: plain ASGI, since it is most of what is ever asked."""
+    """A door at an address that is not among `App.doors`: of another model, which the plane refuses and records."""
 
     def __init__(self, door: Door) -> None:
         self._door = door

@@ -103,9 +103,8 @@ class Plane:
             reply = door.refuse(403, "this model answers only through its gateway")
             await self._send(send, door, started, 403, reply, [])
             return
-        body = b""
+        prediction_id = ""
         with self._in_flight():
-            prediction_id = os.urandom(16).hex()
             try:
                 body = await _body(headers, receive)
                 prediction_id = self._prediction_id(headers, body)
@@ -122,6 +121,7 @@ class Plane:
             except Exception:  # the model is the scientist's code: whatever it raises is recorded and answered
                 log.exception("the model raised")
                 said.refuse(500, "the model failed on these rows; the failure is in the log and the audit")
+            prediction_id = prediction_id or _new_id()  # its body never came
             if self.audit is not None:
                 await self._record(self.audit, door, headers, prediction_id, started, said)
         if said.error is not None:
@@ -147,7 +147,7 @@ class Plane:
         sent again it is the same prediction."""
         key = headers.get("idempotency-key")
         if not key:
-            return os.urandom(16).hex()
+            return _new_id()
         digest = blake2b(digest_size=16)
         asked = headers.get("x-caller"), headers.get("x-shadow"), key
         for part in (*(text.encode() for text in asked), self._identity, body):
@@ -229,6 +229,10 @@ class Plane:
         self.metrics.answered(door.NAME, status, time.perf_counter() - started)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
+
+
+def _new_id() -> str:
+    return os.urandom(16).hex()
 
 
 def _number(text: str) -> int | None:
