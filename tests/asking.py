@@ -53,17 +53,19 @@ class Callers:
         )  # fmt: skip
         return "\r\n".join(lines).encode() + self.body
 
-    async def closed_loop(self, connections: int) -> None:
-        """Until `stopped`."""
-        number = count()
+    async def closed_loop(self, connections: int, at_most_per_s: float = float("inf")) -> None:
+        """Until `stopped`. Each waits for its answer, then for a while that keeps all of them below a rate."""
+        number, pause_s = count(), connections / at_most_per_s
 
-        async def caller() -> None:
+        async def caller(first_s: float) -> None:
+            await asyncio.sleep(first_s)
             line = _Line(self.port)
             while not self.stopped:
                 await self._ask(line, f"unit-{next(number) % self.units}")
+                await asyncio.sleep(pause_s)
             line.close()
 
-        await asyncio.gather(*(caller() for _ in range(connections)))
+        await asyncio.gather(*(caller(pause_s * one / connections) for one in range(connections)))
 
     async def open_loop(self, per_s: float, seconds: float) -> None:
         """As many requests a second as said, whether or not the ones before were answered."""
@@ -128,9 +130,11 @@ class _Line:
 
 
 @contextmanager
-def calling(callers: Callers, connections: int, at_least: int = 0) -> Iterator[Callers]:
+def calling(
+    callers: Callers, connections: int, at_least: int = 0, at_most_per_s: float = float("inf")
+) -> Iterator[Callers]:
     """Have them ask while the block runs, and until so many requests were answered."""
-    thread = Thread(target=lambda: asyncio.run(callers.closed_loop(connections)))
+    thread = Thread(target=lambda: asyncio.run(callers.closed_loop(connections, at_most_per_s)))
     thread.start()
     try:
         yield callers

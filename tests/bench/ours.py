@@ -23,7 +23,7 @@ from modelyard_serving.local_stage import free_port, serve_command, serving_env
 
 PROJECT = Path(__file__).resolve().parents[2] / "projects" / "tumor"
 YARD = str(Path(sys.executable).parent / "yard")
-PATH = "/v1/endpoints/tumor/predict"
+PATH, NATIVE_PATH = "/v1/endpoints/tumor/invocations", "/v1/endpoints/tumor/predict"
 COLD_START_S = 120
 
 
@@ -120,7 +120,7 @@ def _cold_start(root: Path, env: Mapping[str, str], settings: Settings, token: s
             base_url=settings.gateway_url, headers={"authorization": f"Bearer {token}"}, timeout=COLD_START_S
         ) as client,
     ):
-        while client.post(PATH, content=NATIVE.body([row])).status_code != 200:
+        while client.post(NATIVE_PATH, content=NATIVE.body([row])).status_code != 200:
             if deploying.poll() or time.monotonic() - started > COLD_START_S:
                 deploying.terminate()
                 said = deploying.stderr.read().decode() if deploying.stderr else ""

@@ -5,9 +5,10 @@ shipped to the console meanwhile. The peers do less: MLServer, `mlflow models se
 a bare Starlette handler on uvicorn; each has one worker, in an environment of its own that is made on first use and
 kept in ~/.cache/modelyard/bench, or in the folder that BENCH_HOME names.
 
-Each is asked as its users would: ours at the native door ({"rows": [{...}]}), and straight at the runtime by the Open
-Inference Protocol, too; MLServer by that protocol, MLflow by dataframe_split, BentoML, Ray Serve and the bare handler
-by {"instances": [[...]]}; the package `peers` says how each is run, and why.
+Each is asked for the class of each row, and answers no more: ours and MLflow by MLflow's dataframe_split, MLServer by
+the Open Inference Protocol, BentoML, Ray Serve and the bare handler by {"instances": [[...]]}. Ours is also asked at
+its native door ({"rows": [{...}]}), which answers probabilities, too, and by the Open Inference Protocol. The package
+`peers` says how each is run, and why.
 
 First all must answer the rows with the same predictions. Then they are loaded in turn, in rounds; whoever is not in
 turn is stopped, so that nobody's idling and nobody's backlog is in another's figures. A ratio is taken within each
@@ -26,7 +27,7 @@ from pathlib import Path
 import httpx
 import ours as our_side
 import wrk
-from dialects import NATIVE, OPEN_INFERENCE, Dialect, Row
+from dialects import DATAFRAME_SPLIT, NATIVE, OPEN_INFERENCE, Dialect, Row
 from ours import PROJECT, Ours, port_of
 from peers import PEERS, install, models, started
 from servers import Tree
@@ -119,22 +120,32 @@ def main() -> None:
 
 def _ours(ours: Ours, rows: Sequence[Row], folder: Path, running: ExitStack) -> Iterable[Contestant]:
     """Through Envoy, straight at the runtime, and at a runtime that records nothing."""
-    one, many = bodies(NATIVE, rows), bodies(NATIVE, rows, MANY)
+    one, many = bodies(DATAFRAME_SPLIT, rows), bodies(DATAFRAME_SPLIT, rows, MANY)
+    native, native_many = bodies(NATIVE, rows), bodies(NATIVE, rows, MANY)
     key = {"authorization": f"Bearer {ours.token}"}
     # Straight at the runtime: the gateway's own headers, so that the same code runs.
     inside = {"x-gateway-secret": ours.secret, "x-caller": "bench", "x-endpoint": "tumor", "x-variant": "champion"}
     gateway, runtime = ours.settings.gateway_port, port_of(ours.deployment)
     silent, silent_port = running.enter_context(ours.without_audit(folder / "without-audit"))
     silent.pause()
-    asked, asked_many = requests(our_side.PATH, one, key), requests(our_side.PATH, many, key)
-    inference = requests("/v2/models/tumor/infer", bodies(OPEN_INFERENCE, rows), inside)
+
+    def whole_path(name: str, dialect: Dialect, sent: Sequence[bytes], connections: int = CONNECTIONS) -> Contestant:
+        asked = requests(our_side.NATIVE_PATH if dialect is NATIVE else our_side.PATH, sent, key)
+        return Contestant(name, ours.stack, gateway, dialect, asked, connections, settles=True)
+
+    def alone(name: str, dialect: Dialect, path: str, sent: Sequence[bytes]) -> Contestant:
+        return Contestant(name, ours.stack, runtime, dialect, requests(path, sent, inside), settles=True)
+
+    recording_nothing = requests("/invocations", one, inside)
     return [
-        Contestant("ours", ours.stack, gateway, NATIVE, asked, settles=True),
-        Contestant("ours_c1", ours.stack, gateway, NATIVE, asked, connections=1, settles=True),
-        Contestant("ours_rows100", ours.stack, gateway, NATIVE, asked_many, settles=True),
-        Contestant("runtime", ours.stack, runtime, NATIVE, requests("/predict", one, inside), settles=True),
-        Contestant("runtime_oip", ours.stack, runtime, OPEN_INFERENCE, inference, settles=True),
-        Contestant("without_audit", silent, silent_port, NATIVE, requests("/predict", one, inside)),
+        whole_path("ours", DATAFRAME_SPLIT, one),
+        whole_path("ours_c1", DATAFRAME_SPLIT, one, connections=1),
+        whole_path("ours_rows100", DATAFRAME_SPLIT, many),
+        whole_path("ours_native", NATIVE, native),
+        whole_path("ours_native_rows100", NATIVE, native_many),
+        alone("runtime", DATAFRAME_SPLIT, "/invocations", one),
+        alone("runtime_oip", OPEN_INFERENCE, "/v2/models/tumor/infer", bodies(OPEN_INFERENCE, rows)),
+        Contestant("without_audit", silent, silent_port, DATAFRAME_SPLIT, recording_nothing),
     ]
 
 
@@ -191,6 +202,7 @@ def _ratios(loads: Mapping[str, wrk.Load]) -> dict[str, float]:
         "p99_vs_mlserver": ours.p99_ms / loads["mlserver"].p99_ms,
         "p50_c1_vs_bare": loads["ours_c1"].p50_ms / loads["bare_c1"].p50_ms,
         "rows100_vs_bare": loads["ours_rows100"].per_s / loads["bare_rows100"].per_s,
+        "native_vs_bare": loads["ours_native"].per_s / loads["bare"].per_s,
         "runtime_oip_vs_mlserver": loads["runtime_oip"].per_s / loads["mlserver"].per_s,
         "proxy_share": 1 - ours.per_s / runtime.per_s,
         "audit_cost": 1 - runtime.per_s / loads["without_audit"].per_s,

@@ -26,6 +26,7 @@ from stand import PREDICT, ROW, Stand, standing
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 AT_LEAST = 20_000
+PER_S = 1_200  # what two cores carry and have room besides: at their limit a replica takes half a minute to start
 BOTH = pytest.mark.parametrize("connections", [32, 256])
 
 
@@ -58,7 +59,7 @@ def all_audited_once(stand: Stand, ids: list[str], timeout_s: float = 180) -> No
 @BOTH
 def test_a_replica_that_is_killed_twenty_times_fails_no_request(stand: Stand, connections: int, figure: Figure) -> None:
     deployed = stand.deploy(stand.version(1), 2)
-    with calling(stand.callers(), connections, AT_LEAST) as callers:
+    with calling(stand.callers(), connections, AT_LEAST, PER_S) as callers:
         for number in range(20):
             stand.process(f"tumor-1.{1 + number % 2}").kill()
             time.sleep(0.5)
@@ -70,7 +71,7 @@ def test_a_replica_that_is_killed_twenty_times_fails_no_request(stand: Stand, co
 
 def test_a_runtime_that_is_killed_fifty_times_loses_no_answered_prediction(stand: Stand, figure: Figure) -> None:
     deployed = stand.deploy(stand.version(1), 2)
-    with calling(stand.callers(), 32, AT_LEAST) as callers:
+    with calling(stand.callers(), 32, AT_LEAST, PER_S) as callers:
         for number in range(50):
             stand.process(f"tumor-1.{1 + number % 2}").kill()
             wait_until(lambda: stand.ready(deployed), 60)
@@ -86,7 +87,7 @@ def test_twenty_changes_of_the_split_fail_no_request_and_move_as_few_units_as_th
     stand.deploy(stand.version(2), variant="challenger")
     shares = [80, 20, 50, 55, 90, 10, 30, 70, 65, 35, 0, 100, 40, 60, 25, 75, 5, 95, 45, 80]
     tables: dict[int, BucketTable] = {}
-    with calling(stand.callers(), 32, AT_LEAST) as callers:
+    with calling(stand.callers(), 32, AT_LEAST, PER_S) as callers:
         for share in shares:
             changed = stand.yard.split("tumor", {"champion": share, "challenger": 100 - share})
             tables[changed.revision] = changed.table
@@ -115,7 +116,7 @@ def _moves(tables: list[BucketTable]) -> list[int]:
 @BOTH
 def test_twenty_new_configurations_fail_no_request(stand: Stand, connections: int, figure: Figure) -> None:
     stand.deploy(stand.version(1))
-    with calling(stand.callers(), connections, AT_LEAST) as callers:
+    with calling(stand.callers(), connections, AT_LEAST, PER_S) as callers:
         for number in range(20):
             key, _ = stand.yard.issue_key(f"caller-{number}", ["predict:tumor"], rate=100)
             stand.yard.revoke_key(key.id)
@@ -125,7 +126,7 @@ def test_twenty_new_configurations_fail_no_request(stand: Stand, connections: in
 
 def test_ten_rolling_deploys_fail_no_request(stand: Stand, figure: Figure) -> None:
     stand.deploy(stand.version(1), 2)
-    with calling(stand.callers(), 32, AT_LEAST) as callers:
+    with calling(stand.callers(), 32, AT_LEAST, PER_S) as callers:
         for bento in "bcdefghijk":
             deployed = stand.deploy(stand.version(1, bento=bento))
             assert len(deployed.ports) == 2
@@ -140,7 +141,7 @@ def test_while_the_console_or_the_database_is_away_predictions_go_on_and_the_aud
 ) -> None:
     stand.deploy(stand.version(1))
     away = stand.process("console") if who == "console" else _listening(mongo_port)
-    with calling(stand.callers(), 32, AT_LEAST) as callers:
+    with calling(stand.callers(), 32, AT_LEAST, PER_S) as callers:
         time.sleep(1)
         away.suspend()
         time.sleep(15)
@@ -165,7 +166,7 @@ def test_a_variant_that_answers_nothing_is_given_up_in_time_and_costs_the_other_
     serving = stand.yard.serving
     serving.change("deploy", "tumor", "t", lambda: stand.yard.endpoints.endpoint("tumor").with_timeout(2.0), "")
     stand.yard.split("tumor", {"champion": 80, "challenger": 20})
-    with calling(stand.callers(), 32, AT_LEAST // 4) as callers:
+    with calling(stand.callers(), 32, AT_LEAST // 4, PER_S) as callers:
         time.sleep(3)
         hole, began = stand.process("tumor-2.1"), time.monotonic()
         hole.suspend()

@@ -391,7 +391,7 @@ class Yard:
 
         self._need("update", "builds")
         settings, builder, steps = self.settings, self.builder, Steps(say)
-        version = self.approvals.version(self.approvals.aliases.ref(ref))
+        version = self._put_forward(ref)
         project = self.project(version.model)
         build = builder.unchanged(version, project, steps)
         if build is None:
@@ -426,13 +426,18 @@ class Yard:
         from modelyard_build.served import Served
 
         self._need_stack()
-        version, builder = self.resolve(ref), self.builder
+        version, builder = self._put_forward(ref), self.builder
         deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
         subject = builder.subject(builder.find(version.ref), version, self.project(version.model))
         headers = {"x-gateway-secret": self.stack.secret(), "x-caller": "yard smoke"}
         url = f"http://127.0.0.1:{deployment.ports[0]}"
         with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
             return run_checks(Served(client, 0.0, lambda: 0.0), subject, SMOKE, ())
+
+    def _put_forward(self, ref: str) -> ModelVersion:
+        """The version as its approval was asked for. What is built and served is known by digest from there on, so
+        MLflow, whose import takes seconds, is not asked what its registry says by now."""
+        return self.approvals.version(self.approvals.aliases.ref(ref))
 
     def _source(self, version: ModelVersion) -> str:
         """The address of the repository that a version was trained from, where that is known."""
@@ -458,7 +463,7 @@ class Yard:
             timeout_s: how long an answer of the endpoint may take; as before by default.
         """
         self._need("update", "deployments")
-        version = self.resolve(ref)
+        version = self._put_forward(ref)
         role = variant or ref.partition("@")[2] or CHAMPION
         return self._ship("deploy", version, role, reason, lambda: self._wanted(version), replicas, timeout_s)
 
@@ -474,7 +479,7 @@ class Yard:
         ref = self.serving.previous(endpoint, variant)
         if name is None or ref is None:
             raise NotFound(f"{endpoint} had no other version as {variant}. What was when:  yard ledger --of {endpoint}")
-        version, replicas = self.resolve(ref), len(self.endpoints.deployment(name).ports)
+        version, replicas = self._put_forward(ref), len(self.endpoints.deployment(name).ports)
 
         def wanted() -> Deployment:
             with suppress(NotFound):
@@ -564,7 +569,7 @@ class Yard:
             Refused: a variant of its endpoint still is this version.
         """
         self._need("update", "deployments")
-        version = self.resolve(ref)
+        version = self._put_forward(ref)
         deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
         if used := [variant for _, variant in self.serving.users(deployment.name)]:
             raise Refused(

@@ -1,6 +1,8 @@
 """A scikit-learn estimator, in skops: data, and the names of types. Only types of our own list are made."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
@@ -39,8 +41,9 @@ def load(content: bytes) -> Ask:
     Raises:
         Refused: it would unpack to too much, or holds types that are neither skops' nor ours.
     """
-    import skops.io
-    from sklearn import set_config
+    with _without_pandas():
+        import skops.io
+        from sklearn import set_config
 
     archive.check(content)
     untrusted = sorted(set(skops.io.get_untrusted_types(data=content)) - set(TRUSTED_TYPES))
@@ -48,6 +51,20 @@ def load(content: bytes) -> Ask:
         raise Refused(f"it holds types that are not trusted: {', '.join(untrusted)}")
     set_config(assume_finite=True, skip_parameter_validation=True)  # what comes in and goes out is checked around it
     return _steps_once(skops.io.loads(content, trusted=list(TRUSTED_TYPES)))
+
+
+@contextmanager
+def _without_pandas() -> Iterator[None]:
+    """scikit-learn loads pandas where it is there, for its own tests' sake: half a second and 30 MB. It does without,
+    and a DataFrame that it is given later it knows by what is loaded then."""
+    if "pandas" in sys.modules:
+        yield
+        return
+    sys.modules["pandas"] = None  # type: ignore[assignment] - how an import is told that there is none
+    try:
+        yield
+    finally:
+        del sys.modules["pandas"]
 
 
 def _steps_once(estimator: Any) -> Ask:

@@ -5,14 +5,16 @@ is one input for each column, of its name.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from modelyard_serving.errors import Refused
 from modelyard_serving.runtime.kinds import onnx_file
 from modelyard_serving.runtime.kinds.ask import Ask
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "model.onnx"
 MAX_BYTES = 2**31 - 1  # what protobuf itself can hold
@@ -45,14 +47,14 @@ def load(content: bytes) -> Ask:
         if each.type not in _TYPES:
             raise Refused(f"its input {each.name!r} is a {each.type}, which rows cannot give")
 
-    def ask(table: pd.DataFrame, methods: Sequence[str]) -> list[Any]:
+    def ask(table: "pd.DataFrame", methods: Sequence[str]) -> list[Any]:
         values = session.run(list(methods), _feed(table, inputs))
         return [_settled(method, value) for method, value in zip(methods, values, strict=True)]
 
     return ask
 
 
-def _feed(table: pd.DataFrame, inputs: Sequence[Any]) -> dict[str, Any]:
+def _feed(table: "pd.DataFrame", inputs: Sequence[Any]) -> dict[str, Any]:
     if len(inputs) == 1 and len(inputs[0].shape) == 2:
         return {inputs[0].name: table.to_numpy(dtype=_TYPES[inputs[0].type])}
     feed = {}
