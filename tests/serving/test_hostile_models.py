@@ -650,5 +650,6 @@ def test_the_runtime_imports_no_mlflow_and_only_what_its_kind_wants() -> None:
     listing = "import sys, modelyard_serving.runtime.app; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    assert "pandas" in loaded
-    assert not loaded & {"mlflow", "onnxruntime", "onnx", "skops", "sklearn", "modelyard_tracking", "torch"}
+    assert "starlette" in loaded
+    wants = {"mlflow", "onnxruntime", "onnx", "skops", "sklearn", "pandas", "modelyard_tracking", "torch"}
+    assert not loaded & wants

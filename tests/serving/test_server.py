@@ -18,6 +18,8 @@ import psutil
 import pytest
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from metrics_page import value_of
 from modelyard_serving.local_stage import free_port, serve_command
@@ -225,3 +227,21 @@ def test_a_constant_model_is_asked_by_arrays_and_a_frame_alike(tmp_path: Path) -
     pack(tmp_path / "src", DummyRegressor(strategy="constant", constant=7.0).fit(FRAME, FRAME["a"]), FRAME.head(8))
     with replica(tmp_path) as (client, _):
         assert client.post("/predict", json={"rows": [ROW, ROW]}).json()["predictions"] == [7.0, 7.0]
+
+
+def test_a_model_that_answers_arrays_as_training_recorded_is_served_without_pandas(tmp_path: Path) -> None:
+    examples = pd.DataFrame(np.random.default_rng(3).normal(size=(20, 3)), columns=["a", "b", "c"])
+    pack(tmp_path, make_pipeline(StandardScaler(), LinearRegression()).fit(examples, examples.sum(axis=1)), examples)
+    asks = """
+import sys
+from pathlib import Path
+from modelyard_serving.runtime import golden
+from modelyard_serving.runtime.model import Model
+folder = Path(sys.argv[1])
+model = golden.checked(Model.load(folder), folder / "model")
+print(model.takes_arrays, "pandas" in sys.modules)
+print(len(model.schema.table([(1.0, 2.0, 3.0)])), "pandas" in sys.modules)
+"""
+    command = [sys.executable, "-c", asks, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["True False", "1 True"], "and a frame can still be made"

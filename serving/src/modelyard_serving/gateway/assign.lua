@@ -27,6 +27,28 @@ end
 
 local LONGEST_UNIT = 256 -- bytes
 
+-- What Envoy's metadata says is made into a table anew each time it is asked for; so what is long is kept until it is
+-- another. Each of Envoy's workers has its own.
+local revoked = { digest = nil, keys = nil }
+local splits = {} -- by endpoint
+
+local function is_revoked(everywhere, key)
+  local digest = everywhere:get("revoked_digest")
+  if revoked.digest ~= digest then
+    revoked = { digest = digest, keys = everywhere:get("revoked") or {} }
+  end
+  return revoked.keys[key]
+end
+
+local function split_of(endpoint, rule)
+  local split, digest = splits[endpoint], rule:get("split_digest")
+  if not split or split.digest ~= digest then
+    split = { digest = digest, runs = rule:get("runs"), default = rule:get("default") }
+    splits[endpoint] = split
+  end
+  return split
+end
+
 -- Set the headers that say who calls and who answers; or give the status and the sentence of a refusal.
 local function decide(handle)
   local headers = handle:headers()
@@ -41,34 +63,36 @@ local function decide(handle)
   if not scope then return 404, "there is nothing at this address" end
   local jwt = (handle:streamInfo():dynamicMetadata():get("envoy.filters.http.jwt_authn") or {})["jwt"]
   if not jwt then return 401, "send your key as 'Authorization: Bearer KEY'" end
-  local revoked = everywhere:get("revoked")
-  if revoked and revoked[jwt["jti"]] then return 401, "this key was revoked" end
+  if is_revoked(everywhere, jwt["jti"]) then return 401, "this key was revoked" end
   local allowed = false
   for _, held in ipairs(jwt["scopes"] or {}) do allowed = allowed or covers(held, scope) end
   if not allowed then return 403, "this key lacks the scope " .. scope end
   headers:add("x-caller", jwt["sub"])
   headers:add("x-key-id", jwt["jti"])
-  headers:add("x-scopes", table.concat(jwt["scopes"], ","))
   local endpoint = rule:get("endpoint")
-  if not endpoint then return end
+  if not endpoint then -- the console judges by scope who may say what
+    headers:add("x-scopes", table.concat(jwt["scopes"], ","))
+    return
+  end
   headers:add("x-endpoint", endpoint)
   headers:add("x-epoch", string.format("%d", rule:get("epoch")))
   local unit, by = headers:get("x-unit-id"), "unit"
   if not unit then unit, by = jwt["sub"], "caller" end
   headers:remove("x-unit-id") -- sent twice, it is one unit of both, and is said once
   if unit == "" or #unit > LONGEST_UNIT then by = "no-unit" else headers:add("x-unit-id", unit) end
-  local runs = rule:get("runs")
-  if not runs then -- an exact version was asked for: answered, and left out of the A/B analysis
+  local salt = rule:get("salt")
+  if not salt then -- an exact version was asked for: answered, and left out of the A/B analysis
     headers:add("x-assigned-by", "version")
     return
   end
-  if #runs == 0 then return 503, "no version of " .. endpoint .. " answers yet" end
+  local split = split_of(endpoint, rule)
+  if #split.runs == 0 then return 503, "no version of " .. endpoint .. " answers yet" end
   headers:add("x-assigned-by", by)
-  local variant = rule:get("default")
+  local variant = split.default
   if by ~= "no-unit" then
-    local b = bucket(rule:get("salt"), unit)
+    local b = bucket(salt, unit)
     headers:add("x-bucket", string.format("%d", b))
-    for _, run in ipairs(runs) do
+    for _, run in ipairs(split.runs) do
       if b < run["end"] then
         variant = run["variant"]
         break

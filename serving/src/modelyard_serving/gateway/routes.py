@@ -6,6 +6,7 @@ the header that the filter sets; what is the same for all routes is metadata of 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -54,11 +55,16 @@ def route_configuration(
         for deployment in deployments:
             if deployment.model == endpoint.name:
                 routes += _of_version(endpoint, deployment)
+    everywhere = {
+        "revoked": dict.fromkeys(revoked, True),
+        "revoked_digest": _digest(sorted(revoked)),
+        "body_bytes": body_bytes,
+    }
     host = {
         "name": "all",
         "domains": ["*"],
         "routes": routes,
-        "metadata": {"filter_metadata": {LUA: {"revoked": dict.fromkeys(revoked, True), "body_bytes": body_bytes}}},
+        "metadata": {"filter_metadata": {LUA: everywhere}},
     }
     return {
         "@type": _TYPE + "envoy.config.route.v3.RouteConfiguration",
@@ -85,6 +91,7 @@ def _of_variants(endpoint: Endpoint, deployments: Mapping[str, Deployment]) -> I
         "salt": endpoint.salt,
         "default": endpoint.default,
         "runs": [{"end": end, "variant": variant} for end, variant in endpoint.table.runs],
+        "split_digest": _digest([endpoint.default, endpoint.table.runs]),
     }
     for address in addresses(endpoint.name):
         for variant, name in sorted(endpoint.variants.items()):
@@ -103,6 +110,11 @@ def _of_variants(endpoint: Endpoint, deployments: Mapping[str, Deployment]) -> I
 def _of_version(endpoint: Endpoint, deployment: Deployment) -> Iterator[Json]:
     for address in addresses(endpoint.name, deployment.version):
         yield _to_replicas(address, endpoint, deployment, _rule(endpoint))
+
+
+def _digest(said: Any) -> str:
+    """By which the Lua filter knows whether what it keeps is still so."""
+    return sha256(orjson.dumps(said)).hexdigest()[:16]
 
 
 def _rule(endpoint: Endpoint) -> Json:
