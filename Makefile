@@ -13,7 +13,7 @@ MEMBERS := yard build tracking serving
 READY := .venv/.ready
 SIDE_BY_SIDE = -n $(WORKERS) --no-loadscope-reorder
 
-.PHONY: help setup demo test test-quick browser ceph engine jenkins wrk check format lock clean
+.PHONY: help setup demo test test-quick browser ceph engine jenkins kubernetes wrk check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-zA-Z%_-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -69,6 +69,14 @@ jenkins: ## a Groovy and a Java for the tests of Jenkinsfiles, by apt, unless th
 	  [ -f /usr/share/java/groovy-all.jar ] && command -v java >/dev/null || \
 	  { echo "Install it first:  sudo apt install groovy default-jre-headless"; exit 1; }
 
+kubernetes: ## a kubectl for the tests of k8s/, by apt, unless there is one; 1.27 or newer, which Debian 12 has not
+	@command -v kubectl >/dev/null && exit 0; \
+	  echo "installing kubectl"; \
+	  sudo=$$([ $$(id -u) = 0 ] || echo "sudo -n"); \
+	  { $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends kubernetes-client; } >/dev/null 2>&1; \
+	  command -v kubectl >/dev/null || { echo "Install it first:  https://kubernetes.io/docs/tasks/tools"; exit 1; }
+
 wrk: ## the load generator of `make bench-serving`, by apt, unless it is there
 	@command -v wrk >/dev/null && exit 0; \
 	  echo "installing wrk"; \
@@ -91,6 +99,7 @@ bench-%: $(READY) ## measure a part: a table; with JSON=1 the last line is one J
 	@$(BIN)/python tests/bench/$*.py $(if $(JSON),--json)
 
 bench-serving: wrk
+faults-kubernetes: engine kubernetes
 
 faults-%: $(READY) ## the long fault tests of a part
 	@$(BIN)/pytest -m faults tests/$*
@@ -98,7 +107,7 @@ faults-%: $(READY) ## the long fault tests of a part
 lock: | $(UV) ## lock again: the workspace's requirements.lock, then each project's
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  --custom-compile-command "make lock" --output-file requirements.lock $(if $(UPGRADE),--upgrade) \
-	  $(MEMBERS:%=%/pyproject.toml) --extra gateway --extra lab --extra onnx --extra s3 --group pyproject.toml:dev \
+	  $(MEMBERS:%=%/pyproject.toml) --extra gateway --extra kubernetes --extra lab --extra onnx --extra s3 --group pyproject.toml:dev \
 	  --no-emit-package modelyard $(foreach m,build tracking serving,--no-emit-package modelyard-$(m))
 	@$(MAKE) --no-print-directory setup
 	@for file in projects/*/requirements.in; do $(BIN)/yard lock $$(basename $$(dirname $$file)); done

@@ -36,6 +36,7 @@ class Callers:
     units: int = 1000
     answers: list[Answer] = field(default_factory=list)
     stopped: bool = False
+    host: str = "127.0.0.1"
 
     @property
     def statuses(self) -> Counter[int]:
@@ -59,7 +60,7 @@ class Callers:
 
         async def caller(first_s: float) -> None:
             await asyncio.sleep(first_s)
-            line = _Line(self.port)
+            line = _Line(self.host, self.port)
             while not self.stopped:
                 await self._ask(line, f"unit-{next(number) % self.units}")
                 await asyncio.sleep(pause_s)
@@ -73,7 +74,7 @@ class Callers:
         running: set[asyncio.Task[None]] = set()
 
         async def one(unit: str) -> None:
-            line = idle.pop() if idle else _Line(self.port)
+            line = idle.pop() if idle else _Line(self.host, self.port)
             await self._ask(line, unit)
             idle.append(line)
 
@@ -106,14 +107,14 @@ class Callers:
 class _Line:
     """A kept-alive connection, made when it is needed."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, host: str, port: int) -> None:
+        self._address = host, port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, request: bytes) -> tuple[bytes, bytes]:
         """The head of the answer, its header names in lower case as Envoy writes them, and its body."""
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            self._streams = await asyncio.open_connection(*self._address)
         reader, writer = self._streams
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")

@@ -14,13 +14,17 @@ from modelyard_serving.errors import NotFound, Refused
 from modelyard_serving.split import BucketTable
 
 FEEDBACK_DAYS = 90
+POD_PORT = 3000  # where an image answers
 STAGING = "staging"  # the variant that is tried before a version answers anybody
 TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One model version running in a stage: a replica answers on each of `ports` of this machine."""
+    """One model version running in a stage, in processes of this machine or in pods of a cluster.
+
+    Of processes, one answers on each of `ports` of this machine. Pods run `image`, and all answer behind one name.
+    """
 
     name: str  # tumor-2
     model: str
@@ -31,6 +35,20 @@ class Deployment:
     environment: str  # the Python environment made from the bento's own lock
     ports: tuple[int, ...]
     model_sha256: str
+    image: str = ""  # name@sha256:...
+    pods: int = 0
+    service: str = ""  # the name that stands for the addresses of all pods
+    memory_mb: int = 0  # that a pod may take
+
+    @property
+    def size(self) -> int:
+        """How many replicas there should be."""
+        return self.pods or len(self.ports)
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each replica; of pods, those that stand for all of them."""
+        return ((self.service, POD_PORT),) if self.pods else tuple(("127.0.0.1", port) for port in self.ports)
 
     def replica(self, number: int) -> str:
         """The name of a replica, counted from 1: tumor-2.1."""
@@ -133,10 +151,10 @@ class EndpointStore:
         document = self.db.endpoints.find_one({"_id": name})
         if document is None:
             raise NotFound(f"There is no endpoint {name!r}.\nMake it:  yard deploy {name}@champion")
-        return _endpoint(document)
+        return endpoint_of(document)
 
     def endpoints(self) -> list[Endpoint]:
-        return [_endpoint(document) for document in self.db.endpoints.find().sort("_id", 1)]
+        return [endpoint_of(document) for document in self.db.endpoints.find().sort("_id", 1)]
 
     def put(self, endpoint: Endpoint, revision: int) -> None:
         """Make it the desired state.
@@ -172,10 +190,10 @@ class EndpointStore:
         document = self.db.deployments.find_one({"_id": name})
         if document is None:
             raise NotFound(f"There is no deployment {name!r}. See what there is:  yard status")
-        return _deployment(document)
+        return deployment_of(document)
 
     def deployments(self) -> list[Deployment]:
-        return [_deployment(document) for document in self.db.deployments.find().sort("_id", 1)]
+        return [deployment_of(document) for document in self.db.deployments.find().sort("_id", 1)]
 
     def remove_deployment(self, name: str) -> None:
         self.db.deployments.delete_one({"_id": name})
@@ -185,7 +203,8 @@ class EndpointStore:
         self.db.deployments.replace_one({"_id": deployment.name}, document, upsert=True)
 
 
-def _endpoint(document: Mapping[str, Any]) -> Endpoint:
+def endpoint_of(document: Mapping[str, Any]) -> Endpoint:
+    """An endpoint as it is kept."""
     runs = tuple((int(end), str(variant)) for end, variant in document["runs"])
     shadow = document.get("shadow")
     return Endpoint(
@@ -201,7 +220,8 @@ def _endpoint(document: Mapping[str, Any]) -> Endpoint:
     )
 
 
-def _deployment(document: Mapping[str, Any]) -> Deployment:
+def deployment_of(document: Mapping[str, Any]) -> Deployment:
+    """A deployment as it is kept."""
     ports = document["ports"] if "ports" in document else [document["port"]]  # there was one, when it was written
-    known = {key: document[key] for key in Deployment.__dataclass_fields__ if key != "ports"}
+    known = {key: document[key] for key in Deployment.__dataclass_fields__ if key != "ports" and key in document}
     return Deployment(**known, ports=tuple(ports))

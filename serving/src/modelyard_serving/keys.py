@@ -161,14 +161,22 @@ class Keys:
         return _key(found)
 
     def revoked(self) -> list[str]:
-        """Ids of keys that were revoked and have not expired."""
-        query = {"revoked_at": {"$ne": None}, "expires_at": {"$gt": datetime.now(UTC)}}
-        return [document["_id"] for document in self._db.api_keys.find(query, {"_id": 1}).sort("_id", 1)]
+        return revoked(self._db)
 
     def rates(self) -> dict[str, int]:
-        """Requests per second, by the id of each key that has a limit and has not expired."""
-        query = {"rate": {"$ne": None}, "expires_at": {"$gt": datetime.now(UTC)}}
-        return {document["_id"]: document["rate"] for document in self._db.api_keys.find(query, {"rate": 1})}
+        return rates(self._db)
+
+
+def revoked(db: "Database[dict[str, Any]]") -> list[str]:
+    """Ids of keys that were revoked and have not expired."""
+    query = {"revoked_at": {"$ne": None}, "expires_at": {"$gt": datetime.now(UTC)}}
+    return [document["_id"] for document in db.api_keys.find(query, {"_id": 1}).sort("_id", 1)]
+
+
+def rates(db: "Database[dict[str, Any]]") -> dict[str, int]:
+    """Requests per second, by the id of each key that has a limit and has not expired."""
+    query = {"rate": {"$ne": None}, "expires_at": {"$gt": datetime.now(UTC)}}
+    return {document["_id"]: document["rate"] for document in db.api_keys.find(query, {"rate": 1}).sort("_id", 1)}
 
 
 def _number(kid: str) -> int:

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import SystemRandom
 
@@ -13,6 +13,7 @@ import httpx
 from modelyard_serving.endpoints import Deployment
 from modelyard_serving.errors import Unavailable
 from modelyard_serving.processes import Process, Processes
+from modelyard_serving.stage import Shown
 
 _PORTS = range(20_000, 30_000)  # below the ephemeral ones: a port is kept while its process is away
 
@@ -25,6 +26,27 @@ class LocalStage:
     processes: Processes
     console_url: str
     secret_file: Path
+
+    def deploy(self, before: Deployment | None, wanted: Deployment, replicas: int | None, shown: Shown) -> Deployment:
+        """As `Stage` says. Where another bento of the version answers, its replicas are replaced one by one, and there
+        is one more of them for the time being."""
+        there = before.ports if before else ()
+        running = len(there)
+        number = replicas or running or 1
+        most = number if before == replace(wanted, ports=there) else max(number, running + bool(running))
+        grown = replace(wanted, ports=_ports(there, max(most, running)))
+        try:
+            self.start(grown, beyond=running)
+        except Unavailable:
+            self.stop(grown, beyond=running)
+            raise
+        shown(grown)
+        deployment = replace(wanted, ports=grown.ports[:number])
+        self.roll(deployment)
+        if grown != deployment:
+            shown(deployment)
+            self.stop(grown, beyond=number)
+        return deployment
 
     def start(self, deployment: Deployment, beyond: int = 0, timeout_s: float = 60) -> None:
         """Start the replicas beyond the first so many, and wait until each answers with the digest it should have.
@@ -113,6 +135,16 @@ def serving_env(home: Path, environment: Path) -> dict[str, str]:
         "PYTHONPYCACHEPREFIX": str(environment / "bytecode"),  # not beside the source: the bento's digest is checked
         "PATH": os.environ.get("PATH", os.defpath),
     }
+
+
+def _ports(there: tuple[int, ...], replicas: int) -> tuple[int, ...]:
+    """As many as wanted: those that there are first, so that a replica keeps its port."""
+    ports = list(there[:replicas])
+    while len(ports) < replicas:
+        port = free_port()
+        if port not in ports:
+            ports.append(port)
+    return tuple(ports)
 
 
 def free_port() -> int:

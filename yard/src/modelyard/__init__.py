@@ -31,12 +31,16 @@ def Experiment(name: str) -> "_Experiment":
     return TrackedExperiment(name, home=lambda: read_settings().tracking_home, trusted_types=TRUSTED_TYPES)
 
 
-def open() -> "Yard":
-    """The yard of the folder you are in: runs, models, builds, endpoints."""
+def open(stage: str | None = None) -> "Yard":
+    """The yard of the folder you are in: runs, models, builds, endpoints.
+
+    Args:
+        stage: where versions run: local, or the name of a table in yard.toml; what the settings say by default.
+    """
     from modelyard.settings import read_settings
     from modelyard.yard import Yard
 
-    return Yard(read_settings())
+    return Yard(read_settings(flags={"stage": stage} if stage else None))
 
 
 def check(project: str) -> "CheckView":

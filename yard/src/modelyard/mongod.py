@@ -53,7 +53,7 @@ def find_mongod() -> Mongod:
             "No mongod was found: there is no wheel of it for this platform, and none on PATH.\n"
             "Install MongoDB 6 or newer, or set YARD_MONGO_URL to one that runs elsewhere."
         )
-    mongod = _try(binary, {}) or _try(binary, _bundled_libcurl())
+    mongod = _try(binary, {}) or _try(binary, bundled_libcurl())
     if mongod is None:
         raise Unavailable(_why_not(binary))
     if mongod.version < OLDEST:
@@ -71,7 +71,7 @@ def _version_output(binary: Path, env: Mapping[str, str]) -> "subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=os.environ | env)
 
 
-def _bundled_libcurl() -> dict[str, str]:
+def bundled_libcurl() -> dict[str, str]:
     """MongoDB's build is linked with libcurl, which a fresh Debian lacks and which is not used here.
 
     pycurl's wheel carries one. It is lent to mongod under the name that it looks for.

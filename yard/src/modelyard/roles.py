@@ -16,7 +16,7 @@ from modelyard_serving.errors import Refused
 RUNS = ("runs", "metrics", "fs.files", "fs.chunks")  # Sacred's own
 COLLECTIONS = (
     *RUNS, "counters", "sweeps", "approvals", "answers", "ledger", "builds", "deployments", "endpoints", "api_keys",
-    "predictions", "feedback", "bad_records",
+    "predictions", "feedback", "bad_records", "stage", "gateways",
 )  # fmt: skip
 OMNIBOARDS = ("omniboard.settings", "omniboard.custom.columns", "omniboard.metric.columns")
 UNAUTHORIZED = 13  # MongoDB's error code
@@ -82,20 +82,32 @@ ROLES = (
     Role(
         "engineer",
         "builds, deploys, splits, rolls back, issues and revokes keys",
-        reads=(*RUNS, "sweeps", "approvals", "answers", "ledger", *_STATE, "api_keys"),
-        adds=(*_STATE, "api_keys", "ledger"),
-        changes=(*_STATE, "api_keys"),
+        reads=(*RUNS, "sweeps", "approvals", "answers", "ledger", *_STATE, "api_keys", "stage", "gateways"),
+        adds=(*_STATE, "api_keys", "ledger", "stage"),
+        changes=(*_STATE, "api_keys", "stage"),
         deletes=("deployments",),
     ),
+    # It tells gateways elsewhere what should run, and which keys are revoked, and hears from them.
     # It reads predictions and feedback to sum up results and to tell feedback that is sent twice from a contradiction,
     # and the ledger for the split that was in force. It changes feedback to join it with its prediction, and no
     # prediction.
     Role(
         "console",
         "the process behind the gateway: takes in predictions and feedback, sums up results",
-        reads=("predictions", "feedback", "bad_records", "endpoints", "deployments", "ledger"),
-        adds=("predictions", "feedback", "bad_records"),
-        changes=("feedback", "bad_records"),
+        reads=(
+            "predictions",
+            "feedback",
+            "bad_records",
+            "endpoints",
+            "deployments",
+            "ledger",
+            "api_keys",
+            "stage",
+            "gateways",
+        ),
+        adds=("predictions", "feedback", "bad_records", "gateways"),
+        changes=("feedback", "bad_records", "gateways"),
+        deletes=("gateways",),
         part=True,
     ),
     Role(

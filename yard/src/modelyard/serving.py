@@ -1,4 +1,4 @@
-"""What the local stack serves, and how that changes: deployments come and go, endpoints change, the gateway follows.
+"""What a stage serves, and how that changes: deployments come and go, endpoints change, the gateway follows.
 
 New before old: a version answers before the gateway leads to it, and the gateway has let go of it before it is stopped.
 So no change here fails a request.
@@ -7,72 +7,50 @@ So no change here fails a request.
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from modelyard.live import KINDS, state_of
 from modelyard.stack import Stack
 from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore
-from modelyard_serving.errors import NotFound, Unavailable
+from modelyard_serving.errors import NotFound
 from modelyard_serving.gateway.config import Gateway
 from modelyard_serving.gateway.publish import bring, publish
 from modelyard_serving.keys import Keys
-from modelyard_serving.local_stage import LocalStage, free_port
+from modelyard_serving.stage import Stage
 from modelyard_tracking.ledger import Head, Ledger
+
+
+class GatewayControl(Protocol):
+    """How the gateway learns what is desired."""
+
+    def publish(self) -> None:
+        """Bring the desired state to it, and come back when it is in force.
+
+        Raises:
+            Unavailable: it does not take it over.
+        """
 
 
 @dataclass(frozen=True)
 class Serving:
-    """The deployments and endpoints of one stack. Who changes what is entered in the ledger first."""
+    """The deployments and endpoints of one stage. Who changes what is entered in the ledger first."""
 
-    stack: Stack
+    stage: Stage
+    gateway: GatewayControl
     endpoints: EndpointStore
     ledger: Ledger
-    keys: Keys
     note: Callable[[Head], None]  # told of every entry that was made
 
-    @cached_property
-    def stage(self) -> LocalStage:
-        settings = self.stack.settings
-        return LocalStage(settings.home, self.stack.processes, settings.console_url, self.stack.secret_file)
-
     def deploy(self, wanted: Deployment, replicas: int | None) -> Deployment:
-        """Have a version run with so many replicas, each of the bento that is wanted; gives it with its ports.
-
-        Where another bento of the version answers, its replicas are replaced one by one, and there is one more of them
-        for the time being.
-
-        Args:
-            replicas: as many as there are by default, and one of what is new.
-
-        Raises:
-            Unavailable: a new replica did not come up; nothing was changed.
-        """
-        before = self._before(wanted)
-        running = len(before.ports)
-        number = replicas or running or 1
-        most = number if before == replace(wanted, ports=before.ports) else max(number, running + bool(running))
-        grown = replace(wanted, ports=_ports(before.ports, max(most, running)))
-        try:
-            self.stage.start(grown, beyond=running)
-        except Unavailable:
-            self.stage.stop(grown, beyond=running)
-            raise
-        self.endpoints.put_deployment(grown)
-        self.publish()
-        deployment = replace(wanted, ports=grown.ports[:number])
-        self.stage.roll(deployment)
-        if grown != deployment:
-            self.endpoints.put_deployment(deployment)
-            self.publish()
-            self.stage.stop(grown, beyond=number)
-        return deployment
-
-    def _before(self, wanted: Deployment) -> Deployment:
-        """What runs under this name: nothing, maybe."""
+        """Have a version run with so many replicas; gives it as it runs. As `Stage.deploy` says."""
+        before = None
         with suppress(NotFound):
-            return self.endpoints.deployment(wanted.name)
-        return replace(wanted, ports=())
+            before = self.endpoints.deployment(wanted.name)
+        return self.stage.deploy(before, wanted, replicas, self._show)
+
+    def _show(self, deployment: Deployment) -> None:
+        self.endpoints.put_deployment(deployment)
+        self.gateway.publish()
 
     def change(self, kind: str, name: str, by: str, changed: Callable[[], Endpoint], reason: str) -> Endpoint:
         """Enter a change of an endpoint into the ledger, and bring it about.
@@ -93,7 +71,7 @@ class Serving:
         entry = self.ledger.append(kind, name, by, decide, reason)
         self.endpoints.put(endpoint, entry.number)
         self.note(entry.head)
-        self.publish()
+        self.gateway.publish()
         return replace(endpoint, revision=entry.number)
 
     def users(self, deployment: str) -> list[tuple[str, str]]:
@@ -126,14 +104,22 @@ class Serving:
     def remove(self, deployment: Deployment) -> None:
         """Let go of a deployment that is no variant of anything: first the gateway, then its processes end."""
         self.endpoints.remove_deployment(deployment.name)
-        self.publish()
+        self.gateway.publish()
         self.stage.stop(deployment)
 
+
+@dataclass(frozen=True)
+class LocalGateway:
+    """The Envoy of the local stack."""
+
+    stack: Stack
+    endpoints: EndpointStore
+    keys: Keys
+
     def publish(self) -> None:
-        """Bring the desired state to the gateway, and wait until it is in force."""
         bring(self._gateway(), self.stack.gateway_folder)
 
-    def write_gateway(self) -> None:
+    def write(self) -> None:
         """For an Envoy that is yet to start."""
         publish(self._gateway(), self.stack.gateway_folder)
 
@@ -162,13 +148,3 @@ def with_variant(endpoints: EndpointStore, name: str, variant: str, deployment: 
 def _name(ref: str | None) -> str | None:
     """What the deployment of a version is called."""
     return ref and ref.replace(":", "-")
-
-
-def _ports(there: tuple[int, ...], replicas: int) -> tuple[int, ...]:
-    """As many as wanted: those that there are first, so that a replica keeps its port."""
-    ports = list(there[:replicas])
-    while len(ports) < replicas:
-        port = free_port()
-        if port not in ports:
-            ports.append(port)
-    return tuple(ports)

@@ -19,10 +19,20 @@ class SettingsError(Exception):
 
 
 DATABASE = "modelyard"
+LOCAL = "local"  # the stage of processes on this machine
 # Name, default, what it is. A default of None is worked out from the others.
 KNOWN: tuple[tuple[str, str | int | bool | None, str], ...] = (
     ("home", None, "folder of everything local; deleting it resets this machine"),
     ("projects", None, "folder of the projects"),
+    ("stage", "local", "where versions run: local, or the name of a table [stages.NAME] in yard.toml"),
+    (
+        "context",
+        None,
+        "of the kubeconfig: the Kubernetes of the stage; the current one, or that of the pod, by default",
+    ),
+    ("namespace", "modelyard", "of the stage in its Kubernetes"),
+    ("pull_secret", "", "a Secret of the stage's namespace: the login of the registry that pods pull from"),
+    ("gateway_address", None, "where callers reach the stage's endpoints; this machine by default"),
     ("gateway_port", 7400, "where callers reach the endpoints"),
     ("console_port", 7401, "the control plane's own port, loopback only"),
     ("mongo_port", 7402, "the embedded mongod's port, loopback only"),
@@ -60,6 +70,11 @@ class Settings:
     root: Path
     home: Path
     projects: Path
+    stage: str
+    context: str | None
+    namespace: str
+    pull_secret: str
+    gateway_address: str | None
     gateway_port: int
     console_port: int
     mongo_port: int
@@ -87,16 +102,32 @@ class Settings:
     sources: Mapping[str, str] = field(repr=False)
 
     @property
+    def local(self) -> bool:
+        """Do versions run as processes of this machine?"""
+        return self.stage == LOCAL
+
+    @property
+    def secrets(self) -> Path:
+        """What the stage's parts know each other by, and the keys that sign callers' keys."""
+        return self.home / "secrets" if self.local else self.home / "stages" / self.stage
+
+    @property
     def embedded_mongo(self) -> bool:
-        return self.own_mongo_url is None
+        return self.local and self.own_mongo_url is None
 
     @property
     def mongo_url(self) -> str:
         """With the password; the embedded one's is read anew each time, since the first `yard up` makes it.
 
         Raises:
-            SettingsError: the file with the password belongs to somebody else.
+            SettingsError: the file with the password belongs to somebody else, or a stage of pods has no address.
         """
+        if not self.local and not self.own_mongo_url:
+            raise SettingsError(
+                f"The stage {self.stage} has no MongoDB: name the one that its console uses, by an address that works "
+                f"from here.\nexport YARD_MONGO_URL=$(kubectl -n {self.namespace} get secret mongodb -o "
+                "jsonpath='{.data.engineer-url}' | base64 -d)"
+            )
         return self.own_mongo_url or embedded_mongo_url(self.home, self.mongo_port)
 
     @property
@@ -114,6 +145,8 @@ class Settings:
 
     @property
     def gateway_url(self) -> str:
+        if self.gateway_address:
+            return self.gateway_address.rstrip("/")
         return f"{'https' if self.tls_certificate else 'http'}://127.0.0.1:{self.gateway_port}"
 
     @property
@@ -143,8 +176,11 @@ def read_settings(
     env = os.environ if env is None else env
     root = _root(start or Path.cwd())
     file = _yard_toml(root)
+    stage, of_stage = _stage(file, env, flags or {})
     known = {name for name, _, _ in KNOWN}
-    unknown = [f"YARD_{name}" for name in _yard_names(env) if name.lower() not in known] + sorted(file.keys() - known)
+    unknown = [f"YARD_{name}" for name in _yard_names(env) if name.lower() not in known] + sorted(
+        file.keys() - known - {"stages"}
+    )
     if unknown:
         raise SettingsError(f"Unknown settings: {', '.join(unknown)}. There are: {', '.join(sorted(known))}.")
     values: dict[str, Any] = {}
@@ -153,6 +189,7 @@ def read_settings(
         key = f"YARD_{name.upper()}"
         for source, value in (
             (f"--{name.replace('_', '-')}", (flags or {}).get(name)),
+            (f"[stages.{stage}]", of_stage.get(name)),
             (key, env.get(key)),
             ("yard.toml", file.get(name)),
             ("default", default),
@@ -175,6 +212,11 @@ def read_settings(
         root=root,
         home=home,
         projects=Path(values.get("projects") or root / "projects").expanduser().resolve(),
+        stage=stage,
+        context=values.get("context"),
+        namespace=values["namespace"],
+        pull_secret=values["pull_secret"],
+        gateway_address=values.get("gateway_address"),
         gateway_port=values["gateway_port"],
         console_port=values["console_port"],
         mongo_port=values["mongo_port"],
@@ -274,6 +316,11 @@ _INSIDE_IMAGES = {
     "CONSOLE_URL",
     "GATEWAY_SECRET_FILE",
     "BENTO_SHA256",
+    "IMAGE",
+    "DRAIN_S",
+    "LAST_EFFORT_S",
+    "START_CHECK",
+    "WORKERS",
 }  # the runtime's own, see runtime/app.py
 
 
@@ -295,6 +342,24 @@ def _yard_toml(root: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text()) if path.is_file() else {}
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
+
+
+def _stage(file: Mapping[str, Any], env: Mapping[str, str], flags: Mapping[str, str]) -> tuple[str, Mapping[str, Any]]:
+    """The stage's name, and what its table says; that counts for it before the environment does."""
+    stage = str(flags.get("stage") or env.get("YARD_STAGE") or file.get("stage") or LOCAL)
+    tables = file.get("stages", {})
+    if stage == LOCAL:
+        return stage, {}
+    if stage not in tables:
+        there = ", ".join([LOCAL, *sorted(tables)])
+        raise SettingsError(
+            f"There is no stage {stage!r}; there is {there}.\n"
+            f"Make it, in yard.toml:  [stages.{stage}]      with context, namespace and gateway_address"
+        )
+    table = tables[stage]
+    if unknown := sorted(table.keys() - {name for name, _, _ in KNOWN} - {"stage"}):
+        raise SettingsError(f"[stages.{stage}] has unknown settings: {', '.join(unknown)}.")
+    return stage, table
 
 
 def _flag(name: str, value: Any, source: str) -> bool:

@@ -60,6 +60,8 @@ def trace(yard: "Yard", prediction_id: str) -> Trace:
     links = [_link("prediction", lambda: (_said_of(record), ""))]
     ref = f"{record['model']}:{record['version']}"
     walk = Walk(yard, ref, record["model_sha256"], record["bento_sha256"], record["at"], yard.verify_ledger())
+    if image := record.get("image"):
+        links.append(_link("image", lambda: walk.image(image)))
     return Trace(prediction_id, (*links, *walk.links()))
 
 
@@ -112,6 +114,17 @@ class Walk:
             digest = said["sha256"]
             links.append(_link("evaluation", lambda name=name, digest=digest: self.data(name, digest)))  # type: ignore[misc]
         return links
+
+    def image(self, image: str) -> tuple[str, str]:
+        """Of what answered: the one that was checked and pushed, as the ledger says."""
+        name, _, digest = image.partition("@")
+        of_version = self.yard.approvals.ledger.entries(("push",), self.ref)
+        pushed = [entry for entry in of_version if entry.facts["digest"] == digest]
+        if not pushed:
+            raise _Broken(f"the ledger knows no push of {image}")
+        if all(entry.facts["bento_sha256"] != self.bento_sha256 for entry in pushed):
+            raise _Broken(f"{image} was made of another bento than the one that answered")
+        return name, digest.removeprefix("sha256:")
 
     def bento(self) -> tuple[str, str]:
         build = self._build()

@@ -17,9 +17,9 @@ from pymongo.errors import OperationFailure
 from modelyard.roles import may, refusal
 from modelyard.settings import Settings
 from modelyard_build.errors import Refused as BuildRefused
-from modelyard_serving.endpoints import Deployment, Endpoint, EndpointStore, Shadow
+from modelyard_serving.endpoints import POD_PORT, Deployment, Endpoint, EndpointStore, Shadow
 from modelyard_serving.errors import NotFound, Refused, Unavailable
-from modelyard_serving.keys import Key, Keys
+from modelyard_serving.keys import Key, Keys, SigningKeys
 from modelyard_tracking.approval import Approval, Approvals
 from modelyard_tracking.card import read_observed
 from modelyard_tracking.compare import Comparison, compare
@@ -40,14 +40,22 @@ from modelyard_tracking.selection import Condition, Selection
 from modelyard_tracking.versus import Side, Versus, versus
 
 if TYPE_CHECKING:
+    import httpx
+
+    from modelyard.install import Installed
     from modelyard.mongo_users import Change, User
-    from modelyard.serving import Serving
+    from modelyard.serving import GatewayControl, Serving
     from modelyard.stack import Stack
     from modelyard_build.build import Builder
     from modelyard_build.builds import Build
     from modelyard_build.checks.finding import Finding
     from modelyard_build.steps import Until
     from modelyard_serving.console.results import Results
+    from modelyard_serving.kubernetes.cluster import Cluster
+    from modelyard_serving.kubernetes.exports import Export
+    from modelyard_serving.kubernetes.forms import Form, To
+    from modelyard_serving.kubernetes.stage import KubernetesStage
+    from modelyard_serving.local_stage import LocalStage
     from modelyard_tracking.moving.bundle import Exported
     from modelyard_tracking.moving.unbundle import Imported
     from modelyard_tracking.reproducing.reproduce import Reproduction
@@ -113,7 +121,11 @@ class Yard:
 
     @property
     def keys(self) -> Keys:
-        return Keys(self.db, self.stack.signing_keys)
+        return Keys(self.db, self.signing_keys)
+
+    @property
+    def signing_keys(self) -> SigningKeys:
+        return SigningKeys(self.settings.secrets)
 
     def project(self, name: str) -> Project:
         return load_project(self.settings.projects, name)
@@ -420,19 +432,27 @@ class Yard:
         Raises:
             NotFound: it is not deployed.
         """
-        import httpx
-
         from modelyard_build.checks.running import SMOKE, run_checks
         from modelyard_build.served import Served
 
-        self._need_stack()
+        self._need_stage()
         version, builder = self._put_forward(ref), self.builder
         deployment = self.endpoints.deployment(f"{version.model}-{version.version}")
         subject = builder.subject(builder.find(version.ref), version, self.project(version.model))
-        headers = {"x-gateway-secret": self.stack.secret(), "x-caller": "yard smoke"}
-        url = f"http://127.0.0.1:{deployment.ports[0]}"
-        with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
+        with self._asking(deployment) as client:
             return run_checks(Served(client, 0.0, lambda: 0.0), subject, SMOKE, ())
+
+    def _asking(self, deployment: Deployment) -> "httpx.Client":
+        """A client of one replica, which takes us for the gateway."""
+        import httpx
+
+        headers = {"x-gateway-secret": self.gateway_secret(), "x-caller": "yard smoke"}
+        if self.settings.local:
+            return httpx.Client(base_url=f"http://127.0.0.1:{deployment.ports[0]}", headers=headers, timeout=30)
+        ready = self.kubernetes_stage.up(deployment)
+        if not ready:
+            raise Unavailable(f"No pod of {deployment.name} is ready. See:  yard status --stage {self.settings.stage}")
+        return self.cluster.asking(self.settings.namespace, ready[0], POD_PORT, headers)
 
     def _put_forward(self, ref: str) -> ModelVersion:
         """The version as its approval was asked for. What is built and served is known by digest from there on, so
@@ -479,7 +499,7 @@ class Yard:
         ref = self.serving.previous(endpoint, variant)
         if name is None or ref is None:
             raise NotFound(f"{endpoint} had no other version as {variant}. What was when:  yard ledger --of {endpoint}")
-        version, replicas = self._put_forward(ref), len(self.endpoints.deployment(name).ports)
+        version, replicas = self._put_forward(ref), self.endpoints.deployment(name).size
 
         def wanted() -> Deployment:
             with suppress(NotFound):
@@ -502,7 +522,7 @@ class Yard:
 
         self.approvals.require(version)
         asked = wanted()
-        self._need_stack()
+        self._need_stage()
         deployment = self.serving.deploy(asked, replicas)
 
         def changed() -> Endpoint:
@@ -528,7 +548,15 @@ class Yard:
             str(build.environment),
             (),
             version.model_sha256,
+            build.image.digest if build.image else "",
+            memory_mb=self._memory_mb(version.model),
         )
+
+    def _memory_mb(self, model: str) -> int:
+        """What a pod may take: the budget that the build's checks held it to, and room for what they did not ask."""
+        with suppress(TrackingNotFound):  # a model may outlive its project
+            return int(2 * self.project(model).endpoint.memory_mb)
+        return 0
 
     def shadow(self, endpoint: str, variant: str | None, percent: float = 100.0, reason: str = "") -> Endpoint:
         """Send a variant that answers nobody a copy of so many of the requests; None ends it."""
@@ -541,7 +569,7 @@ class Yard:
 
     def _change(self, kind: str, name: str, change: Callable[[Endpoint], Endpoint], reason: str) -> Endpoint:
         self._need("update", "endpoints")
-        self._need_stack()
+        self._need_stage()
         return self.serving.change(
             kind, name, self.settings.user, lambda: change(self.endpoints.endpoint(name)), reason
         )
@@ -562,6 +590,16 @@ class Yard:
 
         return report(self.db, self.endpoints.endpoint(endpoint).name)
 
+    def export(self, endpoint: str, form: "Form", to: "To", gateway: str) -> "Export":
+        """An endpoint as it stands, for those who route or serve it by other means; nothing is changed."""
+        from modelyard_serving.kubernetes.exports import export
+        from modelyard_serving.kubernetes.objects import Place
+
+        found = self.endpoints.endpoint(endpoint)
+        deployments = {name: self.endpoints.deployment(name) for name in found.variants.values()}
+        place = Place(self.settings.namespace, pull_secret=self.settings.pull_secret)
+        return export(found, deployments, place, form, to, gateway)
+
     def retire(self, ref: str, reason: str = "") -> Deployment:
         """Stop a version that no variant uses. Its image, approval and audit stay.
 
@@ -576,7 +614,7 @@ class Yard:
                 f"{version.ref} is the {' and the '.join(used)} of {version.model}, so it stays.\n"
                 f"Put another in its place first:  yard deploy {version.model}:N --variant {used[0]}"
             )
-        self._need_stack()
+        self._need_stage()
         facts = {"bento_sha256": deployment.bento_sha256, "model_sha256": deployment.model_sha256}
         self.approvals.ledger.append("retire", version.ref, self.settings.user, lambda: facts, reason)
         self.serving.remove(deployment)
@@ -586,16 +624,64 @@ class Yard:
     def serving(self) -> "Serving":
         from modelyard.serving import Serving
 
-        return Serving(self.stack, self.endpoints, self.approvals.ledger, self.keys, self._note)
+        stage = self.local_stage if self.settings.local else self.kubernetes_stage
+        return Serving(stage, self.gateway, self.endpoints, self.approvals.ledger, self._note)
+
+    @property
+    def local_stage(self) -> "LocalStage":
+        from modelyard_serving.local_stage import LocalStage
+
+        settings, stack = self.settings, self.stack
+        return LocalStage(settings.home, stack.processes, settings.console_url, stack.secret_file)
+
+    @property
+    def kubernetes_stage(self) -> "KubernetesStage":
+        from modelyard_serving.kubernetes.objects import Place
+        from modelyard_serving.kubernetes.stage import KubernetesStage
+
+        return KubernetesStage(self.cluster, Place(self.settings.namespace, pull_secret=self.settings.pull_secret))
+
+    @cached_property
+    def cluster(self) -> "Cluster":
+        from modelyard_serving.kubernetes.cluster import Cluster
+
+        return Cluster(self.settings.context)
+
+    @property
+    def gateway(self) -> "GatewayControl":
+        from modelyard.serving import LocalGateway
+        from modelyard_serving.gateway.desired import FollowingGateways
+
+        if self.settings.local:
+            return LocalGateway(self.stack, self.endpoints, self.keys)
+        return FollowingGateways(self.db)
+
+    def late_gateways(self) -> str:
+        """Which gateways of a stage of pods do not run with the desired state, in words."""
+        from modelyard_serving.gateway.desired import FollowingGateways
+
+        return FollowingGateways(self.db).late()
+
+    def gateway_secret(self) -> str:
+        """What gateway, console and runtimes of the stage know each other by."""
+        from modelyard_serving.keys import kept_secret
+
+        return kept_secret(self.settings.secrets / "gateway")
 
     def up(self, say: Say = lambda _: None) -> list[str]:
-        """Start the stack and what was deployed before it was stopped; gives what could not be started, and why."""
+        """Start the stack and what was deployed before it was stopped; gives what could not be started, and why.
+
+        Of a stage of pods: what is missing or was changed is asked for again, and what nobody wants goes.
+        """
+        from modelyard.serving import LocalGateway
         from modelyard_build.bento import Bento
         from modelyard_build.builds import verify_bento
 
         self._need("find", "api_keys")
-        self.stack.up(lambda: self.serving.write_gateway(), say)  # reached only once MongoDB runs
-        stage = self.serving.stage
+        if not self.settings.local:
+            return self._mend(say)
+        self.stack.up(lambda: LocalGateway(self.stack, self.endpoints, self.keys).write(), say)  # once MongoDB runs
+        stage = self.local_stage
         launched, faults = [], []
         for deployment in self.endpoints.deployments():
             try:
@@ -612,6 +698,25 @@ class Yard:
                 faults.append(str(error))
         return faults
 
+    def _mend(self, say: Say) -> list[str]:
+        stage, deployments = self.kubernetes_stage, self.endpoints.deployments()
+        stage.mend(deployments)
+        faults = []
+        for deployment in deployments:
+            say(deployment.name)
+            try:
+                stage.wait(deployment)
+            except Unavailable as error:
+                faults.append(str(error))
+        self.gateway.publish()
+        return faults
+
+    def install(self, overlay: Path, say: Say = lambda _: None) -> "Installed":
+        """Bring up a stage of pods in an empty namespace, by an overlay of `k8s/`."""
+        from modelyard.install import install
+
+        return install(self, overlay, say)
+
     # roles and keys
 
     def create_roles(self, rotate: Sequence[str] = ()) -> "tuple[list[Change], list[User]]":
@@ -626,31 +731,55 @@ class Yard:
         return changes, users(self.settings)
 
     def issue_key(self, caller: str, scopes: Sequence[str], days: int = 90, rate: int | None = None) -> tuple[Key, str]:
+        self.tell_signing_keys()
         issued = self.keys.issue(caller, scopes, days, rate)
-        if rate is not None:
-            self._publish()
+        if rate is not None or not self.settings.local:
+            self.publish()
         return issued
 
     def revoke_key(self, key_id: str) -> Key:
         key = self.keys.revoke(key_id)
-        self._publish()
+        self.publish()
         return key
 
     def rotate_signing_key(self) -> str:
         """A new key signs from now on; what the one before has signed is accepted as well."""
-        kid = self.stack.signing_keys.rotate()
-        self._publish()
+        kid = self.signing_keys.rotate()
+        self.tell_signing_keys()
+        self.publish()
         return kid
 
     def retire_signing_keys(self) -> tuple[str, ...]:
         """End the signing keys before the newest; what they have signed is refused."""
-        retired = self.stack.signing_keys.retire_old()
-        self._publish()
+        retired = self.signing_keys.retire_old()
+        self.tell_signing_keys()
+        self.publish()
         return retired
 
-    def _publish(self) -> None:
-        if self.stack.processes.running():
-            self.serving.publish()
+    def tell_signing_keys(self) -> None:
+        """Gateways elsewhere learn the public halves from the database.
+
+        Raises:
+            Refused: the stage's signing key is on another machine.
+        """
+        from modelyard_serving.gateway.desired import STAGE
+
+        if self.settings.local:
+            return
+        told = (self.db.stage.find_one({"_id": STAGE}) or {}).get("jwks", {"keys": []})["keys"]
+        ours = self.signing_keys.jwks()["keys"]
+        points = {key["x"] for key in ours}
+        if told and not any(key["x"] in points for key in told):
+            raise Refused(
+                f"The keys of {self.settings.stage} are signed on another machine, and {self.settings.secrets} has "
+                "another signing key.\nDo this there, or copy that folder's jwt*.pem from it."
+            )
+        self.db.stage.update_one({"_id": STAGE}, {"$set": {"jwks": {"keys": ours}}}, upsert=True)
+
+    def publish(self) -> None:
+        """Bring the desired state to the gateway, where there is one by now."""
+        if not self.settings.local or self.stack.processes.running():
+            self.gateway.publish()
 
     def _need(self, action: str, collection: str) -> None:
         """Refuse at once what MongoDB's user may not do, before anything is trained, registered, built or started.
@@ -663,6 +792,14 @@ class Yard:
             if not may(self.db, collection, action):
                 raise Refused(refusal(self.settings.mongo_user, action, collection))
 
-    def _need_stack(self) -> None:
-        if not self.stack.processes.running():
+    def _need_stage(self) -> None:
+        """Refuse what needs a stage that does not run, or where the database is another stage's."""
+        pods = any(deployment.pods for deployment in self.endpoints.deployments())
+        processes = any(deployment.ports for deployment in self.endpoints.deployments())
+        if pods if self.settings.local else processes:
+            raise Refused(
+                f"This database is that of {'a stage of pods' if pods else 'a local stage'}, and a database serves one "
+                f"stage.\nSay which:  --stage NAME      or use another database:  export YARD_DATABASE=..."
+            )
+        if self.settings.local and not self.stack.processes.running():
             raise Refused("The stack does not run, so nothing can be deployed or routed.\nStart it:  yard up")

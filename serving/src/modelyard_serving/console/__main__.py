@@ -18,6 +18,7 @@ NICENESS = 10  # on a machine that also answers predictions, these go first
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m modelyard_serving.console", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--db", required=True, help="database name")
     parser.add_argument("--secret-file", type=Path, required=True, help="what the gateway proves itself with")
@@ -29,7 +30,7 @@ def main() -> None:
     url = os.environ["YARD_MONGO_URL"]
     client: MongoClient[dict[str, object]] = MongoClient(url, tz_aware=True, serverSelectionTimeoutMS=5000)
     app = create_app(client[args.db], args.secret_file.read_text().strip())
-    uvicorn.run(app, host="127.0.0.1", port=args.port, log_level="warning", access_log=False)
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":

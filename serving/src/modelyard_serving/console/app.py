@@ -1,7 +1,8 @@
-"""The console's addresses. It listens on loopback only; callers reach it through the gateway."""
+"""The console's addresses. Callers reach it through the gateway."""
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -24,12 +25,14 @@ from modelyard_serving.console import feedback
 from modelyard_serving.console.intake import take
 from modelyard_serving.console.report import report
 from modelyard_serving.console.results import results
+from modelyard_serving.gateway.desired import desired, digest_of, heard
 
 log = logging.getLogger(__name__)
 
 MAX_AUDIT_BYTES = 32 * 2**20  # a shipper's batch is 1 MiB, or one record that is larger
 MAX_FEEDBACK_BYTES = 4 * 2**20
 BATCHES_AT_ONCE = 4  # beyond that MongoDB lags behind, and the shippers wait with what they have on their disks
+LONGEST_WAIT_S, LOOK_S = 30.0, 0.2  # for something new for a gateway, and how often is looked
 DATABASE_TIMEOUT_S = 8  # below the shipper's own: it hears a 503, not silence
 
 
@@ -39,6 +42,8 @@ def create_app(db: "Database[dict[str, Any]]", secret: str) -> Starlette:
         routes=[
             Route("/healthz", _healthz),
             Route("/internal/audit", _guarded(_audit), methods=["POST"]),
+            Route("/internal/gateway", _guarded(_desired), methods=["GET"]),
+            Route("/internal/gateway", _guarded(_in_force), methods=["POST"]),
             Route("/v1/feedback", _guarded(_feedback), methods=["POST"]),
             Route("/v1/endpoints/{endpoint}/results", _guarded(_results)),
             Route("/v1/endpoints/{endpoint}/report", _guarded(_report)),
@@ -94,6 +99,28 @@ async def _audit(request: Request) -> Response:
     if taken.bad:
         log.warning("audit: %d of %d lines are no records; they are kept in bad_records", taken.bad, taken.received)
     return _json(200, asdict(taken))
+
+
+async def _desired(request: Request) -> Response:
+    """What gateways should run with; if that is known already, wait for a while for something new."""
+    asked = request.query_params
+    known, wait_s = asked.get("known", ""), min(float(asked.get("wait_s", "0")), LONGEST_WAIT_S)
+    deadline = time.monotonic() + wait_s
+    while True:
+        document = await asyncio.to_thread(_in_time, desired, request.app.state.db)
+        if digest_of(document) != known:
+            return _json(200, document)
+        if time.monotonic() > deadline:
+            return Response(status_code=304)
+        await asyncio.sleep(LOOK_S)
+
+
+async def _in_force(request: Request) -> Response:
+    """What a gateway says that it runs with."""
+    said = orjson.loads(await _body(request, MAX_FEEDBACK_BYTES))
+    gateway, digest, fault = (str(said.get(name, ""))[:1000] for name in ("gateway", "digest", "fault"))
+    await asyncio.to_thread(_in_time, heard, request.app.state.db, gateway, digest, fault)
+    return _json(200, {})
 
 
 async def _feedback(request: Request) -> Response:

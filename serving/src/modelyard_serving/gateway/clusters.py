@@ -28,8 +28,24 @@ _READINESS = {
 }
 
 
-def clusters(console_port: int, deployments: Sequence[Deployment]) -> list[Json]:
-    return [_cluster("console", (console_port,)), *(_cluster(d.name, d.ports) for d in deployments)]
+# Pods come and go, and with them the addresses behind their one name.
+_BY_NAME = {
+    "cluster_type": {
+        "name": "envoy.cluster.dns",
+        "typed_config": {
+            "@type": _TYPE + "envoy.extensions.clusters.dns.v3.DnsCluster",
+            "dns_refresh_rate": "0.5s",
+            "dns_failure_refresh_rate": {"base_interval": "0.2s", "max_interval": "1s"},
+            "dns_lookup_family": "V4_PREFERRED",
+        },
+    },
+    "ignore_health_on_host_removal": True,  # who was taken out of the name is about to end
+}
+Addresses = Sequence[tuple[str, int]]
+
+
+def clusters(console: tuple[str, int], deployments: Sequence[Deployment]) -> list[Json]:
+    return [_cluster("console", (console,), 1), *(_cluster(d.name, d.addresses, d.size) for d in deployments)]
 
 
 def retry_policy(replicas: int) -> Json:
@@ -58,10 +74,9 @@ def retry_policy(replicas: int) -> Json:
     }
 
 
-def _cluster(name: str, ports: Sequence[int]) -> Json:
-    replicas = len(ports)
+def _cluster(name: str, addresses: Addresses, replicas: int) -> Json:
     hosts = [
-        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}} for port in ports
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}} for host, port in addresses
     ]
     limits = {
         "max_connections": REQUESTS_PER_REPLICA * replicas,
@@ -75,7 +90,7 @@ def _cluster(name: str, ports: Sequence[int]) -> Json:
     cluster: Json = {
         "@type": _TYPE + "envoy.config.cluster.v3.Cluster",
         "name": name,
-        "type": "STATIC",
+        **({"type": "STATIC"} if all(map(_is_number, addresses)) else _BY_NAME),
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
         # Where none of them is well, all are asked; where half of them are not, they are left alone. Who is well is
@@ -93,8 +108,13 @@ def _cluster(name: str, ports: Sequence[int]) -> Json:
     }
     if replicas > 1:
         cluster["outlier_detection"] = _ejection(replicas)
+    if replicas > 1 or ("type" not in cluster and name != "console"):
         cluster["health_checks"] = [_READINESS]
     return cluster
+
+
+def _is_number(address: tuple[str, int]) -> bool:
+    return address[0].replace(".", "").isdecimal()
 
 
 def _ejection(replicas: int) -> Json:

@@ -37,6 +37,8 @@ class Gateway:
     rates: Mapping[str, int] = field(default_factory=dict)  # id of a key -> requests per second
     certificate: Certificate | None = None
     limits: Limits = Limits()  # noqa: RUF009 - frozen
+    host: str = "127.0.0.1"  # where it listens
+    console_host: str = "127.0.0.1"
 
 
 def admin_socket(folder: Path) -> Path:
@@ -68,11 +70,13 @@ def resources(gateway: Gateway, folder: Path) -> dict[str, Json]:
         gateway.endpoints, gateway.deployments, gateway.secret, gateway.revoked, limits.body_bytes
     )
     files = {
-        "cds.json": _file(clusters(gateway.console_port, gateway.deployments)),
+        "cds.json": _file(clusters((gateway.console_host, gateway.console_port), gateway.deployments)),
         "jwt.json": _file([_filter(JWT, _jwt(gateway.jwks))]),
         "rates.json": _file([_filter(RATES, _rates(gateway.rates))]),
         "rds.json": _file([routes]),
-        "lds.json": _file([listener(gateway.port, folder, limits, secure=gateway.certificate is not None)]),
+        "lds.json": _file(
+            [listener(gateway.host, gateway.port, folder, limits, secure=gateway.certificate is not None)]
+        ),
     }
     if gateway.certificate is not None:
         return {"tls.json": _file([_certificate(gateway.certificate)]), **files}
@@ -90,6 +94,9 @@ def _filter(name: str, config: Json) -> Json:
 
 
 def _jwt(jwks: Mapping[str, Any]) -> Json:
+    kind = _TYPE + "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+    if not jwks["keys"]:  # nobody has issued a key yet: the Lua filter refuses whoever comes without
+        return {"@type": kind}
     provider = {
         "issuer": "modelyard",
         "local_jwks": {"inline_string": json.dumps(jwks)},
@@ -99,7 +106,7 @@ def _jwt(jwks: Mapping[str, Any]) -> Json:
     # A missing key passes this filter and is refused by the Lua filter, which knows which routes are public.
     requires = {"requires_any": {"requirements": [{"provider_name": "modelyard"}, {"allow_missing": {}}]}}
     return {
-        "@type": _TYPE + "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+        "@type": kind,
         "providers": {"modelyard": provider},
         "rules": [{"match": {"prefix": "/"}, "requires": requires}],
     }

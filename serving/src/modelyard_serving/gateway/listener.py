@@ -57,7 +57,7 @@ def watched(folder: Path, name: str) -> Json:
     }
 
 
-def listener(port: int, folder: Path, limits: Limits, *, secure: bool) -> Json:
+def listener(host: str, port: int, folder: Path, limits: Limits, *, secure: bool) -> Json:
     manager = {
         "@type": _TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "gateway",
@@ -108,7 +108,7 @@ def listener(port: int, folder: Path, limits: Limits, *, secure: bool) -> Json:
     return {
         "@type": _TYPE + "envoy.config.listener.v3.Listener",
         "name": "gateway",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "address": {"socket_address": {"address": host, "port_value": port}},
         "filter_chains": [chain],
     }
 

@@ -3,7 +3,7 @@
 import json
 import socket as sockets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,8 @@ def wait_until_applied(folder: Path, timeout_s: float = 15) -> None:
                 time.sleep(0.02)
                 continue
             try:
-                missing = wanted - _versions(admin.get("/config_dump").json())
-                if not missing:
+                dump = admin.get("/config_dump").json()
+                if not wanted - _versions(dump) and not _warming(dump):
                     return
                 why = "it goes on with the one before"
             except httpx.HTTPError as error:
@@ -92,6 +92,33 @@ def wait_until_applied(folder: Path, timeout_s: float = 15) -> None:
     raise Unavailable(
         f"Envoy has not taken over the new configuration after {timeout_s:.0f} s: {why}. See:  yard status"
     )
+
+
+def wait_until_found(folder: Path, clusters: Collection[str], timeout_s: float = 15) -> None:
+    """Wait until Envoy knows a replica that is well of each of these clusters: those that it finds by name, later
+    than the rest.
+
+    Raises:
+        Unavailable: of one of them it finds none.
+    """
+    deadline = time.monotonic() + timeout_s
+    transport = httpx.HTTPTransport(uds=str(admin_socket(folder)))
+    with httpx.Client(transport=transport, base_url="http://envoy", timeout=5) as admin:
+        while missing := set(clusters) - _well(admin.get("/clusters", params={"format": "json"}).json()):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"Envoy finds no replica of {', '.join(sorted(missing))} that is ready.")
+            time.sleep(0.05)
+
+
+def _well(said: dict[str, Any]) -> set[str]:
+    """The clusters of which a replica passes its health checks."""
+    return {
+        cluster["name"]
+        for cluster in said.get("cluster_statuses", ())
+        for host in cluster.get("host_statuses", ())
+        if not host.get("health_status", {}).get("failed_active_health_check")
+        and not host.get("health_status", {}).get("pending_active_hc")
+    }
 
 
 def _warming(dump: dict[str, Any]) -> bool:

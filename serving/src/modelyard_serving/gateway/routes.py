@@ -126,7 +126,7 @@ def _to_replicas(address: Address, endpoint: Endpoint, deployment: Deployment, r
         "cluster": deployment.name,
         "timeout": f"{endpoint.timeout_s:g}s",
         "idle_timeout": f"{endpoint.timeout_s + 5:g}s",
-        "retry_policy": retry_policy(len(deployment.ports)),
+        "retry_policy": retry_policy(deployment.size),
         "prefix_rewrite": address.runtime,
     }
     return _route(address.path, rule) | {"route": action}

@@ -34,7 +34,8 @@ class RuntimeSettings:
     audit_folder: Path | None = None  # None: nothing is recorded (the build's checks ask a model nobody uses yet)
     console_url: str | None = None
     gateway_secret: str | None = None  # set: only the gateway is answered
-    bento_sha256: str | None = None  # what was deployed; the image cannot know its own digest
+    bento_sha256: str | None = None  # what was deployed; a bento cannot know its own digest
+    image: str | None = None  # name@sha256:..., where it is one that answers
     checked: bool = True  # it starts only if it answers the golden rows; a build's checks ask these themselves
 
     @classmethod
@@ -45,6 +46,7 @@ class RuntimeSettings:
             console_url=env.get("YARD_CONSOLE_URL"),
             gateway_secret=Path(secret_file).read_text().strip() if secret_file else None,
             bento_sha256=env.get("YARD_BENTO_SHA256"),
+            image=env.get("YARD_IMAGE"),
             checked=env.get("YARD_START_CHECK") != "off",
         )
 
@@ -103,7 +105,7 @@ def start(app: App) -> None:
     folder = app.state.folder
     model, metrics = golden.checked(Model.load(folder), folder / "model", settings.checked), Metrics()
     audit = AuditLog(settings.audit_folder, model.manifest.audit.flush) if settings.audit_folder else None
-    app.state.plane = Plane(model, metrics, audit, settings.gateway_secret, settings.bento_sha256)
+    app.state.plane = Plane(model, metrics, audit, settings.gateway_secret, settings.bento_sha256, settings.image)
     name, number = model.manifest.model, str(model.manifest.version)
     app.doors = {
         "/predict": (native, {}),

@@ -60,7 +60,8 @@ class Plane:
     Args:
         audit: None: nothing is recorded (the build's checks ask a model nobody uses yet).
         gateway_secret: set: only the gateway is answered.
-        bento_sha256: what was deployed; an image cannot know its own digest.
+        bento_sha256: what was deployed; a bento cannot know its own digest.
+        image: name@sha256:..., where it is one that answers; recorded with each answer.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Plane:
         audit: AuditLog | None = None,
         gateway_secret: str | None = None,
         bento_sha256: str | None = None,
+        image: str | None = None,
     ) -> None:
         self.model, self.metrics, self.audit = model, metrics, audit
         self.draining = False  # what is asked is still answered, but who asks should go elsewhere
@@ -85,6 +87,8 @@ class Plane:
             "model_sha256": manifest.model_sha256,
             "bento_sha256": bento_sha256,
         }
+        if image is not None:
+            self._constant["image"] = image
         if self._plan.retention_days is not None:
             self._constant["retention_days"] = self._plan.retention_days
         self._headers = [

@@ -26,7 +26,9 @@ BATCH_BYTES = 2**20
 TIMEOUT_S = 10.0
 PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
-LAST_EFFORT_S = 5.0  # how long a console that is away is asked for, once nobody answers here any more
+LAST_EFFORT_S = float(
+    os.environ.get("YARD_LAST_EFFORT_S", "5")
+)  # how long a console that is away is asked for, once nobody answers here any more
 NICENESS = 10  # who is being answered goes first
 
 

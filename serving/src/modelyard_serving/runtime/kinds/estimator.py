@@ -60,7 +60,8 @@ def _without_pandas() -> Iterator[None]:
     if "pandas" in sys.modules:
         yield
         return
-    sys.modules["pandas"] = None  # type: ignore[assignment] - how an import is told that there is none
+    # How an import is told that there is none.
+    sys.modules["pandas"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
