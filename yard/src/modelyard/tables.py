@@ -12,7 +12,7 @@ from rich.text import Text
 
 from modelyard.live import LiveVariant
 from modelyard.mongo_users import Address, Change, User
-from modelyard.status import VariantStatus
+from modelyard.status import PartStatus, VariantStatus
 from modelyard.trace import Trace
 from modelyard_serving.keys import Key
 from modelyard_serving.processes import ProcessState
@@ -273,6 +273,15 @@ def processes_table(states: Iterable[ProcessState]) -> Table:
     table = new_table("process", "state", "")
     for state in states:
         table.add_row(state.name, state_text(state.state), state.description)
+    return table
+
+
+def parts_table(parts: Iterable[PartStatus]) -> Table:
+    """The parts of a stage of pods."""
+    table = new_table("", "part", "pods ready", "restarts")
+    for found in parts:
+        mark = Text("✓", "green") if found.holds else Text("✗", "bold red")
+        table.add_row(mark, found.name, f"{found.up} of {found.wanted}", str(found.restarts))
     return table
 
 

@@ -1,4 +1,5 @@
-"""Commands about building, serving and looking back: build, deploy, rollback, split, shadow, retire, trace, keys."""
+"""Commands about building, serving and looking back: build, deploy, rollback, split, shadow, retire, export, trace,
+keys."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from modelyard.commands.terminal import Json, Ref, open_yard, print_json, stderr, stdout
+from modelyard.commands.terminal import Json, Ref, Stage, open_yard, print_json, stderr, stdout
 from modelyard_build.steps import Until
+from modelyard_serving.kubernetes.forms import Form, To
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
 
@@ -72,10 +74,11 @@ def deploy(
         float | None, typer.Option(help="Seconds an answer of the endpoint may take; as before, or 30.")
     ] = None,
     as_json: Json = False,
+    stage: Stage = None,
 ) -> None:
     """Run a built version as a variant of its endpoint. Traffic comes with `yard split`."""
     with stderr().status(f"deploying {ref}"):
-        deployment = open_yard().deploy(ref, variant, reason, replicas, timeout)
+        deployment = open_yard(stage).deploy(ref, variant, reason, replicas, timeout)
     if as_json:
         print_json(deployment)
     else:
@@ -87,13 +90,14 @@ def smoke(
     ref: Ref,
     junit: Annotated[Path | None, typer.Option(help="Write what was found to this file, too.")] = None,
     as_json: Json = False,
+    stage: Stage = None,
 ) -> None:
     """Ask a deployed version the golden rows and the cases over every door; nobody's traffic changes."""
     from modelyard.tables import findings_table
     from modelyard_build.checks.finding import passed
     from modelyard_build.junit import write_junit
 
-    findings = open_yard().smoke(ref)
+    findings = open_yard(stage).smoke(ref)
     if junit is not None:
         write_junit(junit, {f"modelyard.{ref.replace(':', '.').replace('@', '.')}.smoke": findings})
     if as_json:
@@ -111,9 +115,10 @@ def split(
     ] = None,
     reason: Reason = "",
     as_json: Json = False,
+    stage: Stage = None,
 ) -> None:
     """Show or change who answers which share of the units. As few units as possible move."""
-    yard = open_yard()
+    yard = open_yard(stage)
     found = yard.split(endpoint, _shares(shares), reason) if shares else yard.endpoints.endpoint(endpoint)
     if as_json:
         print_json({"endpoint": found.name, "shares": found.table.shares()})
@@ -128,11 +133,12 @@ def shadow(
     percent: Annotated[float, typer.Option(help="How many of the requests it is sent a copy of.")] = 100.0,
     off: Annotated[bool, typer.Option("--off", help="No copies any more.")] = False,
     reason: Reason = "",
+    stage: Stage = None,
 ) -> None:
     """Send a variant a copy of the requests. Its answers are recorded, never returned."""
     if off == bool(variant):
         raise typer.BadParameter("name the variant, or say --off")
-    open_yard().shadow(endpoint, variant, percent, reason)
+    open_yard(stage).shadow(endpoint, variant, percent, reason)
     stderr().print(f"{variant} is sent a copy of {percent:g} % of the requests." if variant else "No shadow any more.")
 
 
@@ -142,10 +148,11 @@ def rollback(
     variant: Annotated[str, typer.Option(help="Which variant of it.")] = "champion",
     reason: Reason = "",
     as_json: Json = False,
+    stage: Stage = None,
 ) -> None:
     """Put the version before in the place of the one that answers now. Its processes are still there."""
     with stderr().status(f"rolling {endpoint} back"):
-        deployment = open_yard().rollback(endpoint, variant, reason)
+        deployment = open_yard(stage).rollback(endpoint, variant, reason)
     if as_json:
         print_json(deployment)
     else:
@@ -153,21 +160,48 @@ def rollback(
 
 
 @app.command()
-def retire(ref: Ref, reason: Reason = "") -> None:
+def retire(ref: Ref, reason: Reason = "", stage: Stage = None) -> None:
     """Stop a deployed version that no variant uses any more."""
-    stderr().print(f"{open_yard().retire(ref, reason).name} is stopped.")
+    stderr().print(f"{open_yard(stage).retire(ref, reason).name} is stopped.")
+
+
+@app.command()
+def export(
+    endpoint: Annotated[str, typer.Argument(help="Such as tumor.")],
+    form: Annotated[Form, typer.Option("--as", help="HTTPRoutes of the Gateway API, or KServe's InferenceServices.")],
+    to: Annotated[To, typer.Option(help="Where an HTTPRoute leads: to our gateway, or past it.")] = To.GATEWAY,
+    gateway: Annotated[
+        str, typer.Option(help="Of an HTTPRoute, the Gateway it belongs to: NAME, or NAMESPACE/NAME.")
+    ] = "gateway",
+    stage: Stage = None,
+) -> None:
+    """Print an endpoint as YAML, for those who route with the Gateway API or serve with KServe. Nothing is changed.
+
+    --as httproute leads to our gateway, where nothing is lost. With --to models it leads to the models themselves, by
+    header and by weight: there are no keys, no scopes and no limits then, a unit does not stay with its variant, and
+    pods that `yard deploy` has made refuse what is not from our gateway. --as inferenceservice is one service for each
+    variant, without keys and without audit. What is lost is said each time.
+    """
+    import yaml
+
+    made = open_yard(stage).export(endpoint, form, to, gateway)
+    text = yaml.safe_dump_all(made.documents, explicit_start=True, sort_keys=False, allow_unicode=True, width=120)
+    print(text, end="")  # noqa: T201 - as it is, and not as wide as a terminal
+    for line in made.lost:
+        stderr().print(f"lost: {escape(line)}")
 
 
 @app.command()
 def trace(
     prediction_id: Annotated[str, typer.Argument(help="From the answer, or its header x-prediction-id.")],
     as_json: Json = False,
+    stage: Stage = None,
 ) -> None:
     """Walk one prediction back to its image, approval, run, commit and data, and verify every digest."""
     from modelyard.tables import trace_table
     from modelyard.trace import trace as walk
 
-    found = walk(open_yard(), prediction_id)
+    found = walk(open_yard(stage), prediction_id)
     if as_json:
         print_json({**asdict(found), "holds": found.holds})
     else:
@@ -183,9 +217,10 @@ def keys_create(
     days: Annotated[int, typer.Option(min=1, max=3650)] = 90,
     rate: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Requests per second; no limit else.")] = None,
     as_json: Json = False,
+    stage: Stage = None,
 ) -> None:
     """A new key. Its token is shown once."""
-    key, token = open_yard().issue_key(caller, scope, days, rate)
+    key, token = open_yard(stage).issue_key(caller, scope, days, rate)
     if as_json:
         print_json({**asdict(key), "token": token})
     else:
@@ -194,12 +229,12 @@ def keys_create(
 
 
 @keys_app.command("list")
-def keys_list(as_json: Json = False) -> None:
+def keys_list(as_json: Json = False, stage: Stage = None) -> None:
     """Every key: whose, what for, how often, until when; and which signing keys there are."""
     from modelyard.tables import keys_table
 
-    yard = open_yard()
-    found, signing = yard.keys.all(), yard.stack.signing_keys.live()
+    yard = open_yard(stage)
+    found, signing = yard.keys.all(), yard.signing_keys.live()
     if as_json:
         print_json(found)
     else:
@@ -208,9 +243,9 @@ def keys_list(as_json: Json = False) -> None:
 
 
 @keys_app.command("revoke")
-def keys_revoke(key: Annotated[str, typer.Argument(help="Its id, from yard keys list.")]) -> None:
+def keys_revoke(key: Annotated[str, typer.Argument(help="Its id, from yard keys list.")], stage: Stage = None) -> None:
     """Refuse a key from now on."""
-    revoked = open_yard().revoke_key(key)
+    revoked = open_yard(stage).revoke_key(key)
     stderr().print(f"{revoked.id} of {revoked.caller} is revoked.")
 
 
@@ -219,9 +254,10 @@ def keys_rotate(
     retire_old: Annotated[
         bool, typer.Option("--retire-old", help="End the signing key before; what it signed is refused.")
     ] = False,
+    stage: Stage = None,
 ) -> None:
     """Sign with a new key from now on. Keys that the one before has signed are accepted until it is retired."""
-    yard = open_yard()
+    yard = open_yard(stage)
     if retire_old:
         retired = yard.retire_signing_keys()
         stderr().print(f"{', '.join(retired) or 'no old signing key'} ended")

@@ -1,11 +1,16 @@
 """Commands about the local stack: demo, up, down, status, doctor, config."""
 
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from modelyard.commands.terminal import Json, open_yard, print_json, stderr, stdout
+from modelyard.commands.terminal import Json, Stage, open_yard, print_json, stderr, stdout
+
+if TYPE_CHECKING:
+    from modelyard.yard import Yard
 
 app = typer.Typer()
 
@@ -26,15 +31,17 @@ def up(
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Also MLflow's pages.")] = False,
     omniboard: Annotated[bool, typer.Option("--omniboard", help="Also Omniboard (needs Node.js).")] = False,
     jupyter: Annotated[bool, typer.Option("--jupyter", help="Also JupyterLab.")] = False,
+    stage: Stage = None,
 ) -> None:
     """Start MongoDB, the console, Envoy, and what was deployed. Running it again does no harm."""
     from modelyard import pages
     from modelyard.omniboard import omniboard as omniboard_page
 
-    yard, err = open_yard(), stderr()
+    yard, err = open_yard(stage), stderr()
     with err.status("starting") as status:
         faults = yard.up(say=lambda what: status.update(f"starting {what}"))
-        lines = [("endpoints", yard.settings.gateway_url)]
+        known = yard.settings.local or yard.settings.gateway_address
+        lines = [("endpoints", yard.settings.gateway_url)] if known else []
         if mlflow:
             status.update("starting MLflow")
             lines.append(("MLflow", yard.stack.open(pages.mlflow(yard.settings))))
@@ -49,8 +56,31 @@ def up(
     stdout().print(fields(lines))
     for fault in faults:
         err.print(f"[red]✗[/] {fault}")
-    err.print("Stop it:  yard down")
+    if yard.settings.local:
+        err.print("Stop it:  yard down")
     raise typer.Exit(4 if faults else 0)
+
+
+@app.command()
+def install(
+    overlay: Annotated[Path | None, typer.Option(help="A folder of kustomize; k8s/overlays/STAGE by default.")] = None,
+    as_json: Json = False,
+    stage: Stage = None,
+) -> None:
+    """Bring up a stage of pods: secrets, MongoDB, console, gateway, by the files of k8s/. Again, it mends."""
+    yard, err = open_yard(stage), stderr()
+    settings = yard.settings
+    with err.status("installing") as status:
+        done = yard.install(overlay or settings.root / "k8s" / "overlays" / settings.stage, status.update)
+    if as_json:
+        print_json(done)
+        return
+    if done.made_secrets:
+        err.print(f"made the secrets {', '.join(done.made_secrets)}")
+    err.print(f"{done.objects} objects applied; {', '.join(done.waited_for)} run.")
+    secret = f"kubectl -n {settings.namespace} get secret mongodb -o jsonpath='{{.data.engineer-url}}' | base64 -d"
+    err.print(f"Its MongoDB:  export YARD_MONGO_URL=$({secret})", soft_wrap=True)
+    err.print(f"Next:  yard deploy MODEL:VERSION --stage {settings.stage}")
 
 
 @app.command()
@@ -60,12 +90,15 @@ def down() -> None:
 
 
 @app.command()
-def status(as_json: Json = False) -> None:
+def status(as_json: Json = False, stage: Stage = None) -> None:
     """What should run, and what does."""
     from modelyard import tables
     from modelyard.status import observe
 
-    yard = open_yard()
+    yard = open_yard(stage)
+    if not yard.settings.local:
+        _status_of_pods(yard, as_json)
+        return
     states = yard.stack.processes.states()
     if not states:
         if as_json:
@@ -86,12 +119,37 @@ def status(as_json: Json = False) -> None:
     stderr().print(f"\nEndpoints at {yard.settings.gateway_url}, logs in {yard.stack.processes.logs}")
 
 
+def _status_of_pods(yard: "Yard", as_json: bool) -> None:
+    from modelyard import tables
+    from modelyard.status import observe, observe_parts
+
+    deployments, variants, parts = yard.endpoints.deployments(), observe(yard), observe_parts(yard)
+    drift, late = yard.kubernetes_stage.drift(deployments), yard.late_gateways()
+    if as_json:
+        shares = [{**asdict(e), "table": None, "shares": e.table.shares()} for e in yard.endpoints.endpoints()]
+        print_json(
+            {"parts": parts, "endpoints": shares, "deployments": deployments, "variants": variants, "drift": drift}
+            | {"late_gateways": late}
+        )
+        return
+    out, err = stdout(), stderr()
+    out.print(tables.parts_table(parts))
+    if variants:
+        out.print()
+        out.print(tables.variants_table(variants))
+    for fault in [*drift, *([late] if late else [])]:
+        err.print(f"[red]✗[/] {escape(fault)}", soft_wrap=True)
+    if drift:
+        err.print(f"Mend it:  yard up --stage {yard.settings.stage}")
+    err.print(f"\nNamespace {yard.settings.namespace}; logs:  kubectl -n {yard.settings.namespace} logs deploy/NAME")
+
+
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(as_json: Json = False, stage: Stage = None) -> None:
     """Check every part: versions, ports, disk, safe lower bounds; print what mends it."""
     from modelyard.doctor import examine
 
-    found = examine(open_yard().settings)
+    found = examine(open_yard(stage).settings)
     if as_json:
         print_json(found)
     else:
@@ -113,13 +171,14 @@ def doctor(as_json: Json = False) -> None:
 def config(
     as_json: Json = False,
     secrets: Annotated[bool, typer.Option("--secrets", help="Print passwords, too.")] = False,
+    stage: Stage = None,
 ) -> None:
     """Every setting, its value and where it came from."""
     from modelyard.settings import KNOWN
     from modelyard.tables import fields
     from modelyard_tracking.recording.redaction import masked
 
-    settings = open_yard().settings
+    settings = open_yard(stage).settings
     values = {}
     for name, _, _ in KNOWN:
         value = str(getattr(settings, name) or "")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Project = Annotated[str, typer.Argument(help="A folder of projects/, such as tumor.")]
+Stage = Annotated[
+    str | None, typer.Option(help="Where: local, or a table [stages.NAME] of yard.toml; YARD_STAGE, or local.")
+]
 Ref = Annotated[str, typer.Argument(help="A model version: tumor:2, or tumor@champion.")]
 
 at_end = ExitStack()  # closed by `cli.main`
@@ -31,13 +34,13 @@ class ListByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def open_yard() -> "Yard":
+def open_yard(stage: str | None = None) -> "Yard":
     import modelyard
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for name in ("httpx", "httpcore", "alembic", "mlflow", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    yard = modelyard.open()
+    yard = modelyard.open(stage)
     at_end.callback(yard.close)
     _end_at_once()
     return yard
