@@ -126,8 +126,10 @@ def _stop() -> None:
     """Stop the engine if it is one that tests started; its images stay for the next time."""
     with suppress(OSError, ValueError, psutil.Error):
         daemon = psutil.Process(int(_PID.read_text()))
+        # Its containerd ends later, and would be taken for that of the next one.
+        parts = [daemon, *daemon.children(recursive=True)]
         daemon.send_signal(signal.SIGTERM)
-        psutil.wait_procs([daemon], timeout=60)
+        psutil.wait_procs(parts, timeout=60)
 
 
 @contextmanager
