@@ -4,8 +4,10 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from asking import Callers, calling, wait_until
@@ -18,16 +20,21 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.faults, pytest.mark.timeout(12
 AT_LEAST = 20_000
 PER_S = 400  # what two cores carry beside a Kubernetes, and have room besides
 CONNECTIONS = 32
+DNS_S = 3  # until the gateways hear of a pod that is back: one of two killed before that were both of them
 Figure = Callable[[str], None]
 
 
 def all_well(stage: Production, callers: Callers, figure: Figure, what: str = "") -> None:
-    failed = sum(count for status, count in callers.statuses.items() if status != 200)
-    slowest = max(answer.seconds for answer in callers.answers)
-    figure(f"{what}{failed} of {len(callers.answers):,} failed, the slowest {slowest:.2f} s")
+    figure(f"{what}{told(callers)}")
     assert set(callers.statuses) == {200}, callers.statuses
     assert len(callers.ids) == len(set(callers.ids)) >= AT_LEAST
     wait_until(lambda: stage.audited(callers.ids) == len(callers.ids), 120)
+
+
+def told(callers: Callers) -> str:
+    failed = sum(count for status, count in callers.statuses.items() if status != 200)
+    slowest = max(answer.seconds for answer in callers.answers)
+    return f"{failed} of {len(callers.answers):,} failed, the slowest {slowest:.2f} s"
 
 
 def test_twenty_killed_pods_fail_no_request(stage: Production, figure: Figure) -> None:
@@ -38,6 +45,7 @@ def test_twenty_killed_pods_fail_no_request(stage: Production, figure: Figure) -
             stage.kubectl("delete", "pod", name, "--force", "--grace-period=0", "--wait=false")
             time.sleep(1)
             wait_until(lambda: len(stage.yard.serving.stage.up(deployed)) == 2, 120)
+            time.sleep(DNS_S)
     all_well(stage, callers, figure)
 
 
@@ -49,7 +57,7 @@ def test_two_killed_containers_fail_no_request(stage: Production, figure: Figure
             # Kubernetes calls it ready until it notices.
             wait_until(lambda number=number: stage.restarts("tumor-1") == number + 1, 60)
             wait_until(lambda: len(stage.yard.serving.stage.up(deployed)) == 2, 120)
-            time.sleep(1)
+            time.sleep(DNS_S)
     all_well(stage, callers, figure)
 
 
@@ -118,17 +126,29 @@ def test_versions_that_do_not_come_up_fail_no_request_of_the_one_that_answers(
     wait_until(lambda: len(stage.yard.serving.stage.up(before)) == 2, 60)
 
 
-def test_a_kubelet_that_is_killed_stops_no_answer(stage: Production, figure: Figure) -> None:
+def test_while_a_kubelet_is_dead_answers_go_on(stage: Production, figure: Figure) -> None:
+    """For half as long as it takes until a node without one counts as lost. When it comes back, Kubernetes takes all
+    pods of the node for not ready until they were probed again, and here there is no other node."""
     if stage.cluster.home is None:
         pytest.skip("this Kubernetes was not started by the tests, so its kubelet is not theirs to kill")
-    stage.deploy(stage.wanted(1), 2)
+    deployed = stage.deploy(stage.wanted(1), 2)
     kubelet = int((stage.cluster.home / "k8s" / "run" / "kubelet.pid").read_text())
-    with calling(stage.callers(), CONNECTIONS, AT_LEAST, PER_S) as callers:
-        time.sleep(2)
-        os.kill(kubelet, signal.SIGKILL)
-        time.sleep(20)
+    os.kill(kubelet, signal.SIGKILL)
+    try:
+        with calling(stage.callers(), CONNECTIONS, 5_000, PER_S) as callers:
+            time.sleep(20)
+    finally:
         run_script("up.sh", stage.cluster.home)
-    all_well(stage, callers, figure)
+    began = time.monotonic()
+    wait_until(lambda: len(stage.yard.serving.stage.up(deployed)) == 2 and _answers(stage), 180)
+    figure(f"{told(callers)}; all ready again {time.monotonic() - began:.0f} s after it was started")
+    assert set(callers.statuses) == {200}, callers.statuses
+
+
+def _answers(stage: Production) -> bool:
+    with suppress(httpx.HTTPError), stage.http() as http:
+        return all(http.post(PREDICT, content=stage.body).status_code == 200 for _ in range(20))
+    return False
 
 
 def test_how_long_a_deploy_and_a_rollback_take(stage: Production, figure: Figure) -> None:

@@ -10,9 +10,9 @@ from modelyard_serving.endpoints import POD_PORT, Deployment
 
 Json = dict[str, Any]
 USER = 10001  # the image's own
-DRAIN_S = (
-    4  # from a pod's end to its closed door: the gateways look a name up twice a second, and what they ask is answered
-)
+# From a pod's end to its closed door: as long as a cluster's DNS may take to tell the gateways of the pod in its place.
+DRAIN_S = 8
+SETTLED_S = 2  # a new pod is ready for so long before an old one goes
 LAST_EFFORT_S = 30  # a console that is away is waited for: what a pod has not shipped is gone with it
 MEMORY_MB = 1024  # of a pod whose project says nothing
 GRACE_S = 60  # for what is in flight, and for the last records
@@ -63,6 +63,7 @@ def objects(deployment: Deployment, place: Place, *, scaled: bool = False) -> It
             "selector": {"matchLabels": {NAME: label(deployment.name)}},
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": 120,
+            "minReadySeconds": SETTLED_S,
             # New before old, one at a time.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {"metadata": {"labels": labels, "annotations": said}, "spec": pod(deployment, place)},
