@@ -83,6 +83,10 @@ def run_script(script: str, home: Path) -> None:
         RuntimeError: it fails; the end of what it said is in the text.
     """
     env = os.environ | {"CLUSTER_HOME": str(home), "KEEP_DOCKER": "1"}
+    # The script starts an engine where none answers, and was seen to overlook one that does. It starts none that it
+    # believes to have started: a process that lives, by its number.
+    (home / "k8s" / "run").mkdir(parents=True, exist_ok=True)
+    (home / "k8s" / "run" / "dockerd.pid").write_text(str(os.getpid()))
     command = ["bash", str(scripts() / script)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
