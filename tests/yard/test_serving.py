@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 
@@ -21,7 +21,7 @@ from modelyard.settings import read_settings
 from modelyard.status import observe
 from modelyard.yard import Yard
 from modelyard_serving.endpoints import Deployment, Endpoint
-from modelyard_serving.errors import Unavailable
+from modelyard_serving.errors import Refused, Unavailable
 from modelyard_serving.local_stage import free_port
 
 PREDICT = "/v1/endpoints/tumor/predict"
@@ -231,3 +231,10 @@ def test_what_does_not_come_up_changes_nothing(shop: Shop) -> None:
     assert shop.running() == {"tumor-1.1"}
     assert [deployment.name for deployment in shop.serving.endpoints.deployments()] == ["tumor-1"]
     assert shop.ask().headers["x-model-version"] == "1"
+
+
+def test_a_database_of_a_stage_of_pods_takes_no_processes(shop: Shop) -> None:
+    pods = replace(shop.version(1), image="registry.example/tumor@sha256:1", pods=1, service="tumor-1.modelyard.svc")
+    shop.serving.endpoints.put_deployment(pods)
+    with pytest.raises(Refused, match="database is that of a stage of pods, and a database serves one stage"):
+        shop.yard.split("tumor", {"champion": 100})

@@ -794,12 +794,11 @@ class Yard:
 
     def _need_stage(self) -> None:
         """Refuse what needs a stage that does not run, or where the database is another stage's."""
-        pods = any(deployment.pods for deployment in self.endpoints.deployments())
-        processes = any(deployment.ports for deployment in self.endpoints.deployments())
-        if pods if self.settings.local else processes:
-            raise Refused(
-                f"This database is that of {'a stage of pods' if pods else 'a local stage'}, and a database serves one "
-                f"stage.\nSay which:  --stage NAME      or use another database:  export YARD_DATABASE=..."
-            )
         if self.settings.local and not self.stack.processes.running():
             raise Refused("The stack does not run, so nothing can be deployed or routed.\nStart it:  yard up")
+        deployments = self.endpoints.deployments()
+        if any(deployment.pods if self.settings.local else deployment.ports for deployment in deployments):
+            raise Refused(
+                f"This database is that of {'a stage of pods' if self.settings.local else 'a local stage'}, and a "
+                "database serves one stage.\nSay which:  --stage NAME      or use another:  export YARD_DATABASE=..."
+            )
