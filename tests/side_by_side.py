@@ -3,8 +3,6 @@
 from xdist.scheduler import LoadScopeScheduling
 
 _TOGETHER = {
-    # One Kubernetes, one installed stack.
-    "kubernetes": ("kubernetes/test_road.py", "kubernetes/test_operator.py", "kubernetes/test_faults.py"),
     "road": (
         *("system/test_refusals.py", "system/test_road.py", "system/test_faults.py", "system/test_stack.py"),
         *("system/test_build.py", "system/test_smoke.py", "system/test_caller.py", "jenkins/test_house.py"),
