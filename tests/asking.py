@@ -47,6 +47,12 @@ class Callers:
         """Of what was answered well."""
         return [answer.id for answer in self.answers if answer.status == 200]
 
+    def told(self) -> str:
+        """What came of it, for the table of figures."""
+        failed = sum(count for status, count in self.statuses.items() if status != 200)
+        slowest = max(answer.seconds for answer in self.answers)
+        return f"{failed} of {len(self.answers):,} failed, the slowest {slowest:.2f} s"
+
     def request(self, unit: str) -> bytes:
         lines = (
             f"POST {self.path} HTTP/1.1", "host: x", f"authorization: Bearer {self.token}", f"x-unit-id: {unit}",

@@ -25,16 +25,10 @@ Figure = Callable[[str], None]
 
 
 def all_well(stage: Production, callers: Callers, figure: Figure, what: str = "") -> None:
-    figure(f"{what}{told(callers)}")
+    figure(f"{what}{callers.told()}")
     assert set(callers.statuses) == {200}, callers.statuses
     assert len(callers.ids) == len(set(callers.ids)) >= AT_LEAST
     wait_until(lambda: stage.audited(callers.ids) == len(callers.ids), 120)
-
-
-def told(callers: Callers) -> str:
-    failed = sum(count for status, count in callers.statuses.items() if status != 200)
-    slowest = max(answer.seconds for answer in callers.answers)
-    return f"{failed} of {len(callers.answers):,} failed, the slowest {slowest:.2f} s"
 
 
 def test_twenty_killed_pods_fail_no_request(stage: Production, figure: Figure) -> None:
@@ -141,7 +135,7 @@ def test_while_a_kubelet_is_dead_answers_go_on(stage: Production, figure: Figure
         run_script("up.sh", stage.cluster.home)
     began = time.monotonic()
     wait_until(lambda: len(stage.yard.serving.stage.up(deployed)) == 2 and _answers(stage), 180)
-    figure(f"{told(callers)}; all ready again {time.monotonic() - began:.0f} s after it was started")
+    figure(f"{callers.told()}; all ready again {time.monotonic() - began:.0f} s after it was started")
     assert set(callers.statuses) == {200}, callers.statuses
 
 

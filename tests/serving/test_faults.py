@@ -40,15 +40,9 @@ Figure = Callable[[str], None]
 
 
 def all_well(callers: Callers, figure: Figure) -> None:
-    figure(_told(callers))
+    figure(callers.told())
     assert set(callers.statuses) == {200}, callers.statuses
     assert len(callers.ids) == len(set(callers.ids)) >= AT_LEAST
-
-
-def _told(callers: Callers) -> str:
-    failed = sum(count for status, count in callers.statuses.items() if status != 200)
-    slowest = max(answer.seconds for answer in callers.answers)
-    return f"{failed} of {len(callers.answers):,} failed, the slowest {slowest:.2f} s"
 
 
 def all_audited_once(stand: Stand, ids: list[str], timeout_s: float = 180) -> None:
@@ -77,7 +71,7 @@ def test_a_runtime_that_is_killed_fifty_times_loses_no_answered_prediction(stand
             wait_until(lambda: stand.ready(deployed), 60)
     assert len(callers.ids) == len(set(callers.ids)) >= AT_LEAST
     all_audited_once(stand, callers.ids)
-    figure(f"{len(callers.ids):,} ids answered, each in the audit once; {_told(callers)}")
+    figure(f"{len(callers.ids):,} ids answered, each in the audit once; {callers.told()}")
 
 
 def test_twenty_changes_of_the_split_fail_no_request_and_move_as_few_units_as_they_must(

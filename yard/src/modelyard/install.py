@@ -17,7 +17,7 @@ import yaml
 
 from modelyard_serving.errors import Refused, Unavailable
 from modelyard_serving.keys import write_secret
-from modelyard_serving.kubernetes.objects import OURS
+from modelyard_serving.kubernetes.objects import COMPONENT, OURS
 
 if TYPE_CHECKING:
     from modelyard.yard import Yard
@@ -135,7 +135,7 @@ def _mongo_url(yard: "Yard", role: str) -> str:
 
 
 def _secret(namespace: str, name: str, content: Mapping[str, str]) -> Json:
-    labels = {key: value for key, value in OURS.items() if key != "app.kubernetes.io/component"}
+    labels = {key: value for key, value in OURS.items() if key != COMPONENT}
     metadata = {"namespace": namespace, "name": name, "labels": labels}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "stringData": dict(content)}
 

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from modelyard_serving.kubernetes.cluster import Cluster
     from modelyard_serving.kubernetes.exports import Export
     from modelyard_serving.kubernetes.forms import Form, To
+    from modelyard_serving.kubernetes.objects import Place
     from modelyard_serving.kubernetes.stage import KubernetesStage
     from modelyard_serving.local_stage import LocalStage
     from modelyard_tracking.moving.bundle import Exported
@@ -593,12 +594,10 @@ class Yard:
     def export(self, endpoint: str, form: "Form", to: "To", gateway: str) -> "Export":
         """An endpoint as it stands, for those who route or serve it by other means; nothing is changed."""
         from modelyard_serving.kubernetes.exports import export
-        from modelyard_serving.kubernetes.objects import Place
 
         found = self.endpoints.endpoint(endpoint)
         deployments = {name: self.endpoints.deployment(name) for name in found.variants.values()}
-        place = Place(self.settings.namespace, pull_secret=self.settings.pull_secret)
-        return export(found, deployments, place, form, to, gateway)
+        return export(found, deployments, self._place, form, to, gateway)
 
     def retire(self, ref: str, reason: str = "") -> Deployment:
         """Stop a version that no variant uses. Its image, approval and audit stay.
@@ -636,10 +635,15 @@ class Yard:
 
     @property
     def kubernetes_stage(self) -> "KubernetesStage":
-        from modelyard_serving.kubernetes.objects import Place
         from modelyard_serving.kubernetes.stage import KubernetesStage
 
-        return KubernetesStage(self.cluster, Place(self.settings.namespace, pull_secret=self.settings.pull_secret))
+        return KubernetesStage(self.cluster, self._place)
+
+    @property
+    def _place(self) -> "Place":
+        from modelyard_serving.kubernetes.objects import Place
+
+        return Place(self.settings.namespace, pull_secret=self.settings.pull_secret)
 
     @cached_property
     def cluster(self) -> "Cluster":

@@ -18,10 +18,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from modelyard_serving.errors import ServingError
-from modelyard_serving.gateway.config import admin_socket
 from modelyard_serving.gateway.desired import digest_of, gateway_of
 from modelyard_serving.gateway.listener import Certificate
-from modelyard_serving.gateway.publish import bring, publish, wait_until_found
+from modelyard_serving.gateway.publish import admin_of, bring, wait_until_found
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +61,7 @@ class Follower:
         gateway = gateway_of(document, **self._own)
         known = {deployment.name for deployment in gateway.deployments}
         try:
-            if self._digest or (self._folder / "cds.json").exists():
-                bring(gateway, self._folder)
-            else:  # Envoy waits for its first files
-                publish(gateway, self._folder)
-                bring(gateway, self._folder)
+            bring(gateway, self._folder)
             wait_until_found(self._folder, known - self._known)
         except ServingError as error:
             self._say(self._digest or "none", str(error))
@@ -86,9 +81,8 @@ class Follower:
 
 def drain(folder: Path) -> None:
     """Have Envoy say `connection: close` with each answer; it goes on answering."""
-    transport = httpx.HTTPTransport(uds=str(admin_socket(folder)))
     try:
-        with httpx.Client(transport=transport, base_url="http://envoy", timeout=5) as admin:
+        with admin_of(folder) as admin:
             admin.post("/healthcheck/fail").raise_for_status()
     except httpx.HTTPError as error:
         log.warning("Envoy does not hear that it should drain: %r", error)

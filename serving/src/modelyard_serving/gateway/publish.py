@@ -74,9 +74,8 @@ def wait_until_applied(folder: Path, timeout_s: float = 15) -> None:
     }
     deadline = time.monotonic() + timeout_s
     socket = admin_socket(folder)
-    transport = httpx.HTTPTransport(uds=str(socket))
     why = "it does not answer"
-    with httpx.Client(transport=transport, base_url="http://envoy", timeout=5) as admin:
+    with admin_of(folder) as admin:
         while time.monotonic() < deadline:
             if not _listens(socket):
                 time.sleep(0.02)
@@ -94,6 +93,12 @@ def wait_until_applied(folder: Path, timeout_s: float = 15) -> None:
     )
 
 
+def admin_of(folder: Path) -> httpx.Client:
+    """A client of the admin door of the Envoy that watches `folder`."""
+    transport = httpx.HTTPTransport(uds=str(admin_socket(folder)))
+    return httpx.Client(transport=transport, base_url="http://envoy", timeout=5)
+
+
 def wait_until_found(folder: Path, clusters: Collection[str], timeout_s: float = 15) -> None:
     """Wait until Envoy knows a replica that is well of each of these clusters: those that it finds by name, later
     than the rest.
@@ -102,8 +107,7 @@ def wait_until_found(folder: Path, clusters: Collection[str], timeout_s: float =
         Unavailable: of one of them it finds none.
     """
     deadline = time.monotonic() + timeout_s
-    transport = httpx.HTTPTransport(uds=str(admin_socket(folder)))
-    with httpx.Client(transport=transport, base_url="http://envoy", timeout=5) as admin:
+    with admin_of(folder) as admin:
         while missing := set(clusters) - _well(admin.get("/clusters", params={"format": "json"}).json()):
             if time.monotonic() > deadline:
                 raise Unavailable(f"Envoy finds no replica of {', '.join(sorted(missing))} that is ready.")
