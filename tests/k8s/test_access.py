@@ -40,6 +40,7 @@ def test_the_deployer_may_do_what_a_stage_needs_and_no_more(place: str, rendered
         ("networking.k8s.io", "networkpolicies"): manages,
         ("keda.sh", "scaledobjects"): manages,
         ("apps", "replicasets"): reads,
+        ("apps", "statefulsets"): reads,
         ("", "pods"): reads,
         ("", "events"): reads,
         ("", "resourcequotas"): reads,
