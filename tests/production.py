@@ -19,14 +19,14 @@ import yaml
 
 from asking import Callers, wait_until
 from modelyard.demo import holdout_rows
-from modelyard.serving import with_variant
 from modelyard.settings import read_settings
 from modelyard.yard import Yard
 from modelyard_build.steps import Until
-from modelyard_serving.endpoints import Deployment, Endpoint
+from modelyard_serving.endpoints import Deployment
 from own_cluster import OwnCluster
 from own_engine import OwnEngine
 from places import REPOSITORY, TUMOR
+from shipping import ship
 
 NAMESPACE = "modelyard"
 PREDICT = "/v1/endpoints/tumor/predict"
@@ -82,20 +82,16 @@ class Production:
         return replace(wanted, image=f"{ref}@{pushed[-1]['aux']['Digest']}")
 
     def deploy(self, wanted: Deployment, replicas: int | None = None, variant: str = "champion") -> Deployment:
-        serving = self.yard.serving
-        deployed = serving.deploy(wanted, replicas)
-
-        def changed() -> Endpoint:
-            return with_variant(serving.endpoints, "tumor", variant, wanted.name)
-
-        serving.change("deploy", "tumor", "tester", changed, "")
-        return deployed
+        return ship(self.yard.serving, wanted, replicas, variant)
 
     def both(self) -> tuple[Deployment, Deployment]:
         """Version 1 as champion and 2 as challenger, two pods each, 80 to 20."""
         first, second = self.deploy(self.wanted(1), 2), self.deploy(self.wanted(2), 2, "challenger")
         self.yard.split("tumor", {"champion": 80, "challenger": 20})
         return first, second
+
+    def ready(self, deployment: Deployment) -> bool:
+        return len(self.yard.serving.stage.up(deployment)) == deployment.pods
 
     def pods(self, name: str) -> list[dict[str, Any]]:
         found = json.loads(self.kubectl("get", "pods", "-l", f"app.kubernetes.io/name={name}", "-o", "json"))

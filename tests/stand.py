@@ -15,14 +15,14 @@ import psutil
 from sklearn.linear_model import LinearRegression
 
 from asking import Callers
-from modelyard.serving import with_variant
 from modelyard.settings import read_settings
 from modelyard.yard import Yard
-from modelyard_serving.endpoints import Deployment, Endpoint
+from modelyard_serving.endpoints import Deployment
 from modelyard_serving.local_stage import free_port
 from modelyard_serving.manifest import Manifest
 from modelyard_tracking.store import Home
 from packed import pack
+from shipping import ship
 
 FRAME = pd.DataFrame(np.random.default_rng(7).normal(size=(60, 3)), columns=["a", "b", "c"])
 ROW = {"a": 1.0, "b": 2.0, "c": 3.0}
@@ -59,14 +59,7 @@ class Stand:
         return Deployment(name, "tumor", number, f"{name}-{bento}", bento * 64, str(place), sys.prefix, (), digest)
 
     def deploy(self, wanted: Deployment, replicas: int | None = None, variant: str = "champion") -> Deployment:
-        serving = self.yard.serving
-        deployed = serving.deploy(wanted, replicas)
-
-        def changed() -> Endpoint:
-            return with_variant(serving.endpoints, "tumor", variant, wanted.name)
-
-        serving.change("deploy", "tumor", "tester", changed, "")
-        return deployed
+        return ship(self.yard.serving, wanted, replicas, variant)
 
     def process(self, name: str) -> psutil.Process:
         """What the supervisor runs under a name, such as tumor-1.1."""

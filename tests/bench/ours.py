@@ -44,7 +44,7 @@ class Ours:
 
     @property
     def secret(self) -> str:
-        return (self.settings.home / "secrets" / "gateway").read_text().strip()
+        return self.settings.gateway_secret_file.read_text().strip()
 
     def rss_mb(self) -> float:
         """Of one replica, with its children."""
@@ -59,7 +59,7 @@ class Ours:
         folder.mkdir()
         port, environment = free_port(), Path(self.deployment.environment)
         env = serving_env(self.settings.home, environment) | {
-            "YARD_GATEWAY_SECRET_FILE": str(self.settings.home / "secrets" / "gateway"),
+            "YARD_GATEWAY_SECRET_FILE": str(self.settings.gateway_secret_file),
             "YARD_BENTO_SHA256": self.deployment.bento_sha256,
         }
         command = serve_command(environment, Path(self.deployment.bento_path), port)

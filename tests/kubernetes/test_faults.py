@@ -38,7 +38,7 @@ def test_twenty_killed_pods_fail_no_request(stage: Production, figure: Figure) -
             name = stage.pods("tumor-1")[0]["metadata"]["name"]
             stage.kubectl("delete", "pod", name, "--force", "--grace-period=0", "--wait=false")
             time.sleep(1)
-            wait_until(lambda: len(stage.yard.serving.stage.up(deployed)) == 2, 120)
+            wait_until(lambda: stage.ready(deployed), 120)
             time.sleep(DNS_S)
     all_well(stage, callers, figure)
 
@@ -50,7 +50,7 @@ def test_two_killed_containers_fail_no_request(stage: Production, figure: Figure
             stage.kill("tumor-1", "model", number)
             # Kubernetes calls it ready until it notices.
             wait_until(lambda number=number: stage.restarts("tumor-1") == number + 1, 60)
-            wait_until(lambda: len(stage.yard.serving.stage.up(deployed)) == 2, 120)
+            wait_until(lambda: stage.ready(deployed), 120)
             time.sleep(DNS_S)
     all_well(stage, callers, figure)
 
@@ -61,7 +61,7 @@ def test_five_deleted_pods_fail_no_request(stage: Production, figure: Figure) ->
         for _ in range(5):
             stage.kubectl("delete", "pod", stage.pods("tumor-1")[0]["metadata"]["name"], "--wait=false")
             time.sleep(2)
-            wait_until(lambda: len(stage.yard.serving.stage.up(deployed)) == 2, 120)
+            wait_until(lambda: stage.ready(deployed), 120)
     all_well(stage, callers, figure)
 
 
@@ -117,7 +117,7 @@ def test_versions_that_do_not_come_up_fail_no_request_of_the_one_that_answers(
             with pytest.raises(Unavailable):
                 impatient.deploy(before, wanted, None, lambda _: None)
     all_well(stage, callers, figure, f"{', '.join(bad)}: ")
-    wait_until(lambda: len(stage.yard.serving.stage.up(before)) == 2, 60)
+    wait_until(lambda: stage.ready(before), 60)
 
 
 def test_while_a_kubelet_is_dead_answers_go_on(stage: Production, figure: Figure) -> None:
@@ -134,7 +134,7 @@ def test_while_a_kubelet_is_dead_answers_go_on(stage: Production, figure: Figure
     finally:
         run_script("up.sh", stage.cluster.home)
     began = time.monotonic()
-    wait_until(lambda: len(stage.yard.serving.stage.up(deployed)) == 2 and _answers(stage), 180)
+    wait_until(lambda: stage.ready(deployed) and _answers(stage), 180)
     figure(f"{callers.told()}; all ready again {time.monotonic() - began:.0f} s after it was started")
     assert set(callers.statuses) == {200}, callers.statuses
 

@@ -85,7 +85,7 @@ def test_what_somebody_changed_by_hand_is_found_and_mended(stage: Production) ->
         assert what in said, said
     stage.command("up")
     assert json.loads(stage.command("status", "--json"))["drift"] == []
-    wait_until(lambda: len(stage.yard.serving.stage.up(deployed)) == 2, 60)
+    wait_until(lambda: stage.ready(deployed), 60)
     with stage.http() as http:
         assert http.post(PREDICT, content=stage.body).status_code == 200
 

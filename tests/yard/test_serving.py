@@ -16,13 +16,14 @@ import httpx
 import pytest
 
 from certificates import certificate
-from modelyard.serving import Serving, with_variant
+from modelyard.serving import Serving
 from modelyard.settings import read_settings
 from modelyard.status import observe
 from modelyard.yard import Yard
-from modelyard_serving.endpoints import Deployment, Endpoint
+from modelyard_serving.endpoints import Deployment
 from modelyard_serving.errors import Refused, Unavailable
 from modelyard_serving.local_stage import free_port
+from shipping import ship
 
 PREDICT = "/v1/endpoints/tumor/predict"
 
@@ -53,13 +54,7 @@ class Shop:
         return Deployment(tag, "tumor", number, tag, bento, str(place), str(environment.parent), (), digest)
 
     def deploy(self, wanted: Deployment, replicas: int | None = None, variant: str = "champion") -> Deployment:
-        deployed = self.serving.deploy(wanted, replicas)
-        endpoints = self.serving.endpoints
-
-        def changed() -> Endpoint:
-            return with_variant(endpoints, "tumor", variant, wanted.name)
-
-        self.serving.change("deploy", "tumor", "tester", changed, "")
+        deployed = ship(self.serving, wanted, replicas, variant)
         self.serving.end_replaced("tumor")
         return deployed
 

@@ -118,3 +118,38 @@ def test_a_certificate_that_is_not_there_is_refused(tmp_path: Path) -> None:
     env = {"YARD_TLS_CERTIFICATE": str(tmp_path / "a.crt"), "YARD_TLS_KEY": str(tmp_path / "a.key")}
     with pytest.raises(SettingsError, match="must be a file that you may read"):
         read_settings(env, tmp_path)
+
+
+STAGES = '[stages.production]\nnamespace = "models"\ngateway_address = "https://models.example/"\n'
+
+
+def test_a_stage_has_a_table_that_counts_for_it_before_the_environment_does(root: Path) -> None:
+    (root / "yard.toml").write_text(STAGES)
+    env = {"YARD_NAMESPACE": "elsewhere"}
+    assert read_settings(env, root).namespace == "elsewhere"
+    settings = read_settings(env, root, {"stage": "production"})
+    assert (settings.namespace, settings.gateway_url) == ("models", "https://models.example")
+    assert settings.sources["namespace"] == "[stages.production]"
+    assert read_settings(env | {"YARD_STAGE": "production"}, root).namespace == "models"
+
+
+def test_a_stage_without_a_table_is_refused_with_those_there_are(root: Path) -> None:
+    (root / "yard.toml").write_text(STAGES)
+    with pytest.raises(SettingsError, match=r"no stage 'prod'; there is local, production(.|\n)*\[stages.prod\]"):
+        read_settings({}, root, {"stage": "prod"})
+
+
+@pytest.mark.parametrize("line", ["namspace = 'a'", "stage = 'local'"])
+def test_what_a_stage_cannot_have_is_refused(root: Path, line: str) -> None:
+    (root / "yard.toml").write_text(f"[stages.production]\n{line}\n")
+    with pytest.raises(SettingsError, match=rf"\[stages.production\] has unknown settings: {line.split()[0]}"):
+        read_settings({}, root, {"stage": "production"})
+
+
+def test_a_stage_of_pods_has_secrets_of_its_own_and_says_where_its_mongodb_is_named(root: Path) -> None:
+    (root / "yard.toml").write_text(STAGES)
+    local, production = read_settings({}, root), read_settings({}, root, {"stage": "production"})
+    assert local.secrets != production.secrets
+    assert not production.embedded_mongo
+    with pytest.raises(SettingsError, match=r"export YARD_MONGO_URL=.*kubectl -n models get secret mongodb"):
+        _ = production.mongo_url

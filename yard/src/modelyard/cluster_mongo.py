@@ -22,7 +22,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from modelyard.roles import ROLES, Role, privileges
+from modelyard.roles import ROLES, Role, may_log_in, privileges
 from modelyard_serving.console.indexes import prepare as prepare_console
 from modelyard_serving.errors import Refused, Unavailable
 from modelyard_tracking.recording.upload import prepare
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 ROOT = "root"
 # MongoDB's error codes.
-_AUTHENTICATION_FAILED, _ALREADY_INITIALIZED, _NOT_YET_INITIALIZED = 18, 23, 94
+_ALREADY_INITIALIZED, _NOT_YET_INITIALIZED = 23, 94
 _PAUSE_S = 1.0
 
 Client = MongoClient[dict[str, Any]]
@@ -188,20 +188,12 @@ def _ensure_user(wanted: Wanted, client: Client, login: Login, roles: list[str])
     if not db.command("usersInfo", login.user)["users"]:
         db.command("createUser", login.user, pwd=login.password, roles=roles)
         log.info("made the user %s", login.user)
-    elif not _may_log_in(wanted, login):
+        return
+    with _primary(wanted, login) as user:
+        known = may_log_in(user)
+    if not known:
         db.command("updateUser", login.user, pwd=login.password)
         log.info("gave the user %s the Secret's password", login.user)
-
-
-def _may_log_in(wanted: Wanted, login: Login) -> bool:
-    with _primary(wanted, login) as client:
-        try:
-            client.admin.command("ping")
-        except OperationFailure as error:
-            if error.code != _AUTHENTICATION_FAILED:
-                raise
-            return False
-    return True
 
 
 def _primary(wanted: Wanted, login: Login) -> Client:

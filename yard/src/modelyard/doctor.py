@@ -229,7 +229,7 @@ def _by_database(settings: Settings, part: str, look: Callable[[Yard], Diagnosis
     yard = Yard(settings)
     try:
         return look(yard)
-    except TrackingError as error:
+    except (ServingError, TrackingError) as error:
         text, _, remedy = str(error).partition("\n")
         return Diagnosis(part, False, text, remedy)
     except OperationFailure:
@@ -300,16 +300,7 @@ def _gateways(settings: Settings) -> Diagnosis:
 
 
 def _of_stage(settings: Settings, part: str, look: Callable[[Yard], str]) -> Diagnosis:
-    from modelyard_tracking.errors import TrackingError
-
-    yard = Yard(settings)
-    try:
-        return Diagnosis(part, True, look(yard))
-    except (ServingError, TrackingError) as error:
-        text, _, remedy = str(error).partition("\n")
-        return Diagnosis(part, False, text, remedy)
-    finally:
-        yard.close()
+    return _by_database(settings, part, lambda yard: Diagnosis(part, True, look(yard)))
 
 
 def _package(name: str, works: str, why: str) -> Diagnosis:

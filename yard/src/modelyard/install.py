@@ -144,7 +144,7 @@ def _adopt(yard: "Yard") -> None:
     """Keep the stage's own secret beside the keys: `yard smoke` shows it. What is in the cluster counts."""
     found = yard.cluster.get("v1", "Secret", yard.settings.namespace, "gateway") or {"data": {}}
     said = base64.b64decode(found["data"].get("secret", "")).strip()
-    file = yard.settings.secrets / "gateway"
+    file = yard.settings.gateway_secret_file
     if said and (not file.is_file() or file.read_bytes().strip() != said):
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file.unlink(missing_ok=True)

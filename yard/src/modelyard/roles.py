@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.errors import OperationFailure
 
 from modelyard_serving.errors import Refused
 
@@ -19,7 +21,7 @@ COLLECTIONS = (
     "predictions", "feedback", "bad_records", "stage", "gateways",
 )  # fmt: skip
 OMNIBOARDS = ("omniboard.settings", "omniboard.custom.columns", "omniboard.metric.columns")
-UNAUTHORIZED = 13  # MongoDB's error code
+UNAUTHORIZED, AUTHENTICATION_FAILED = 13, 18  # MongoDB's error codes
 DATABASE = ""  # in the place of a collection: the database itself
 
 _READ, _ADD, _CHANGE, _DELETE = "find", "insert", "update", "remove"  # MongoDB's words
@@ -175,6 +177,17 @@ def may(db: "Database[dict[str, Any]]", collection: str, action: str) -> bool:
     known = db.command("connectionStatus", showPrivileges=True)["authInfo"]
     granted = known["authenticatedUserPrivileges"]
     return not known["authenticatedUsers"] or any(covers(p, db.name, collection, action) for p in granted)
+
+
+def may_log_in(client: MongoClient[dict[str, Any]]) -> bool:
+    """Does MongoDB know the user of this client, and take the password?"""
+    try:
+        client.admin.command("ping")
+    except OperationFailure as error:
+        if error.code != AUTHENTICATION_FAILED:
+            raise
+        return False
+    return True
 
 
 def refusal(user: str | None, action: str, collection: str) -> str:

@@ -112,6 +112,10 @@ class Settings:
         return self.home / "secrets" if self.local else self.home / "stages" / self.stage
 
     @property
+    def gateway_secret_file(self) -> Path:
+        return self.secrets / "gateway"
+
+    @property
     def embedded_mongo(self) -> bool:
         return self.local and self.own_mongo_url is None
 
@@ -357,7 +361,7 @@ def _stage(file: Mapping[str, Any], env: Mapping[str, str], flags: Mapping[str, 
             f"Make it, in yard.toml:  [stages.{stage}]      with context, namespace and gateway_address"
         )
     table = tables[stage]
-    if unknown := sorted(table.keys() - {name for name, _, _ in KNOWN} - {"stage"}):
+    if unknown := sorted(table.keys() - ({name for name, _, _ in KNOWN} - {"stage"})):
         raise SettingsError(f"[stages.{stage}] has unknown settings: {', '.join(unknown)}.")
     return stage, table
 

@@ -48,11 +48,11 @@ class Stack:
 
     @property
     def secret_file(self) -> Path:
-        return self.settings.home / "secrets" / "gateway"
+        return self.settings.gateway_secret_file
 
     @property
     def signing_keys(self) -> SigningKeys:
-        return SigningKeys(self.settings.home / "secrets")
+        return SigningKeys(self.settings.secrets)
 
     @property
     def certificate(self) -> Certificate | None:

@@ -670,7 +670,7 @@ class Yard:
         """What gateway, console and runtimes of the stage know each other by."""
         from modelyard_serving.keys import kept_secret
 
-        return kept_secret(self.settings.secrets / "gateway")
+        return kept_secret(self.settings.gateway_secret_file)
 
     def up(self, say: Say = lambda _: None) -> list[str]:
         """Start the stack and what was deployed before it was stopped; gives what could not be started, and why.
