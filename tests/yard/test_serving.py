@@ -233,3 +233,13 @@ def test_a_database_of_a_stage_of_pods_takes_no_processes(shop: Shop) -> None:
     shop.serving.endpoints.put_deployment(pods)
     with pytest.raises(Refused, match="database is that of a stage of pods, and a database serves one stage"):
         shop.yard.split("tumor", {"champion": 100})
+
+
+def test_replicas_and_gateway_are_asked_without_reading_certificates(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes longer than their answers, and from those who start on the same cores."""
+    deployed = shop.deploy(shop.version(1))
+    monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("certificates are read"))
+    assert shop.serving.stage.up(deployed) == ("tumor-1.1",)
+    shop.serving.gateway.publish()

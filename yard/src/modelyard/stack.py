@@ -193,16 +193,17 @@ class Stack:
 
     def _wait(self, process: str, url: str, timeout_s: float = 30) -> None:
         deadline = time.monotonic() + timeout_s
-        trust = _trust(self.certificate) if self.certificate else True
-        while True:
-            try:
-                if httpx.get(url, timeout=2, verify=trust).status_code < 500:  # a login page is an answer
-                    return
-            except httpx.HTTPError:
-                pass
-            if self.processes.state(process).state == "FATAL" or time.monotonic() > deadline:
-                raise self._with_log(process, Unavailable(f"{process} does not answer at {url}."))
-            time.sleep(0.05)
+        trust = _trust(self.certificate) if self.certificate else False  # plain HTTP then
+        with httpx.Client(timeout=2, verify=trust) as client:
+            while True:
+                try:
+                    if client.get(url).status_code < 500:  # a login page is an answer
+                        return
+                except httpx.HTTPError:
+                    pass
+                if self.processes.state(process).state == "FATAL" or time.monotonic() > deadline:
+                    raise self._with_log(process, Unavailable(f"{process} does not answer at {url}."))
+                time.sleep(0.05)
 
     def _with_log(self, process: str, error: Unavailable) -> Unavailable:
         return Unavailable(f"{error}\nLast lines of its log:\n{self.processes.log_tail(process)}")
