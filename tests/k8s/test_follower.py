@@ -36,7 +36,7 @@ def log(tmp_path: Path) -> Path:
 def shell(log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     with subprocess.Popen([*command(), "sh", "-c", FOLLOWER, "follower", str(log)]) as running:
         yield running
-        running.kill()
+        running.terminate()  # its child with it
 
 
 def wait_for(log: Path, said: list[str]) -> None:
