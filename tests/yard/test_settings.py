@@ -1,5 +1,6 @@
 """Settings and where they come from."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,17 @@ def test_a_certificate_that_is_not_there_is_refused(tmp_path: Path) -> None:
     env = {"YARD_TLS_CERTIFICATE": str(tmp_path / "a.crt"), "YARD_TLS_KEY": str(tmp_path / "a.key")}
     with pytest.raises(SettingsError, match="must be a file that you may read"):
         read_settings(env, tmp_path)
+
+
+def test_somebody_without_a_name_in_a_container_is_called_by_a_number(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 10001")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    assert read_settings({}, root).user == f"uid-{os.getuid()}"
+    assert read_settings({"YARD_USER": "ada"}, root).user == "ada"
 
 
 STAGES = '[stages.production]\nnamespace = "models"\ngateway_address = "https://models.example/"\n'

@@ -4,7 +4,6 @@ The files are those of `templates/repository` without their suffix `.jinja`, NAM
 beginning stands for a dot.
 """
 
-import getpass
 import re
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from jinja2 import Environment, StrictUndefined
 
+from modelyard.settings import system_user
 from modelyard_build.errors import BuildError
 from modelyard_build.locks.locking import lock_project
 from modelyard_tracking.errors import Refused
@@ -112,4 +112,4 @@ def _owner() -> str:
         for part in ("name", "email")
     ]
     name, email = (re.sub(r'[\\"]|[^\x20-\ud7ff]', "", answer.stdout.strip()) for answer in said)
-    return f"{name or getpass.getuser()} <{email}>" if email else name or getpass.getuser()
+    return f"{name or system_user()} <{email}>" if email else name or system_user()

@@ -241,7 +241,7 @@ def read_settings(
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         wheelhouse=Path(values["wheelhouse"]).expanduser().resolve() if values.get("wheelhouse") else None,
-        user=values.get("user") or getpass.getuser(),
+        user=values.get("user") or system_user(),
         team=values["team"],
         shared=_shared(values["artifacts_url"], values.get("artifacts_endpoint") or "", env),
         images_login=_login(env),
@@ -284,6 +284,14 @@ def _shared(url: str, endpoint: str, env: Mapping[str, str]) -> "Address | None"
         return Address(url, endpoint, **{name: value for name, value in given.items() if value})
     except Refused as error:
         raise SettingsError(str(error)) from error
+
+
+def system_user() -> str:
+    """Who the operating system says is here. In a container it may have no name for them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 def _certificate(values: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
