@@ -106,9 +106,12 @@ def _files(distributions: Iterable[Distribution], scratch: Path) -> dict[str, So
 
 
 def _script(file: Path, scratch: Path) -> Path:
-    """A command, for the image's own Python."""
+    """A command; where it names the Python that runs it, the image's own."""
+    content = file.read_bytes()
+    if not content.startswith(b"#!"):
+        return file
     moved = scratch / file.name
-    moved.write_bytes(file.read_bytes().replace(f"{sys.prefix}/".encode(), f"/{_PLACE}/".encode()))
+    moved.write_bytes(content.replace(f"{sys.prefix}/".encode(), f"/{_PLACE}/".encode()))
     moved.chmod(0o755)
     return moved
 
