@@ -38,13 +38,18 @@ def config():
     pause = 0.0
     fail_at = -1.0
     kill_once = ""
+    hold = ""
 
 @ex.holdout
 def holdout(model):
     return -((model - 0.3) ** 2) - 0.5  # worse than the sweep's own score, by a known amount
 
 @ex.automain
-def main(_run, x, steps, pause, fail_at, kill_once, seed):
+def main(_run, x, steps, pause, fail_at, kill_once, hold, seed):
+    if hold:  # a folder; whoever comes after two others waits until `go` is in it
+        (Path(hold) / str(time.time_ns())).touch()
+        while len(list(Path(hold).iterdir())) > 2 and not (Path(hold) / "go").exists():
+            time.sleep(0.05)
     if x > fail_at > -1:
         raise ValueError(f"x = {x} is too far")
     start, value = 1, 0.0
@@ -197,9 +202,11 @@ class Driver:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_whose_driver_is_ended_goes_on_without_running_a_finished_trial_again(
-    project, home: Home, db, how: signal.Signals
+    project, home: Home, db, tmp_path: Path, how: signal.Signals
 ) -> None:
-    driver = Driver(project(trials=6, concurrent=2, space={"x": {"uniform": [-1.0, 1.0]}, "pause": 0.7}), home)
+    hold = tmp_path / "hold"  # so that the driver does not end by itself before it is seen that two trials have ended
+    hold.mkdir()
+    driver = Driver(project(trials=6, concurrent=2, space={"x": {"uniform": [-1.0, 1.0]}, "hold": str(hold)}), home)
     finished = {"info.sweep.trial": {"$exists": True}, "status": "COMPLETED"}
     with driver.start("--seed", "5") as first:
         deadline = time.monotonic() + 120
@@ -211,6 +218,7 @@ def test_a_sweep_whose_driver_is_ended_goes_on_without_running_a_finished_trial_
         first.send_signal(how)
         _, said = first.communicate(timeout=60)
     psutil.wait_procs(children, timeout=30)
+    (hold / "go").touch()
     before = {run["_id"] for run in db.runs.find(finished)}
     if how == signal.SIGINT:
         assert first.returncode == 130
