@@ -9,6 +9,7 @@ from threading import Thread
 import httpx
 import pytest
 
+from asking import wait_until
 from edge import PREDICT, Edge, running_edge
 
 
@@ -34,6 +35,7 @@ def busy(edge: Edge) -> Iterator[list[int]]:
     for thread in threads:
         thread.start()
     try:
+        wait_until(lambda: len(statuses) >= len(threads), 30)
         yield statuses
     finally:
         stop = True

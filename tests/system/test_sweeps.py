@@ -216,9 +216,9 @@ def test_a_sweep_whose_driver_is_ended_goes_on_without_running_a_finished_trial_
             time.sleep(0.1)
         children = psutil.Process(first.pid).children(recursive=True)
         first.send_signal(how)
+        (hold / "go").touch()  # Ray lets a trial that runs end its step
         _, said = first.communicate(timeout=60)
     psutil.wait_procs(children, timeout=30)
-    (hold / "go").touch()
     before = {run["_id"] for run in db.runs.find(finished)}
     if how == signal.SIGINT:
         assert first.returncode == 130
