@@ -135,6 +135,7 @@ def serving_env(home: Path, environment: Path) -> dict[str, str]:
         "BENTOML_HOME": str(home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",  # only "True" switches BentoML's telemetry off, 1 does not
         "PYTHONPYCACHEPREFIX": str(environment / "bytecode"),  # not beside the source: the bento's digest is checked
+        "PYTHONDONTWRITEBYTECODE": "",  # whatever the shell says: without it each start would compile all it imports
         "PATH": os.environ.get("PATH", os.defpath),
     }
 
