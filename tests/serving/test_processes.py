@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from modelyard_serving.errors import NotFound
+from modelyard_serving.local_stage import serving_env
 from modelyard_serving.processes import Process, Processes
 
 SLEEPER = [sys.executable, "-c", "import time; print('100% up', flush=True); time.sleep(600)"]
@@ -105,3 +106,16 @@ def test_a_folder_with_a_very_long_path_works_too(tmp_path: Path) -> None:
     processes.start_supervisor()
     assert processes.running()
     processes.stop_supervisor()
+
+
+def test_a_replica_keeps_its_bytecode_whatever_the_shell_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    environment = tmp_path / "environment"
+    imports = [sys.executable, "-c", "import colorsys, time; time.sleep(600)"]
+    supervisor = Processes(tmp_path)
+    supervisor.start_supervisor()
+    try:
+        supervisor.ensure(Process("replica", imports, serving_env(tmp_path, environment)))
+        _until(lambda: any((environment / "bytecode").rglob("colorsys.*.pyc")))
+    finally:
+        supervisor.stop_supervisor()
