@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import narwhals
 import numpy as np
 import onnx
 import orjson
@@ -259,3 +260,20 @@ def test_what_an_exporter_noted_of_its_machine_is_not_in_the_file(folder) -> Non
     assert b"secret.py" not in content
     assert b"somebody" not in content
     assert [output.name for output in onnx.load_model_from_string(content).graph.output] == ["predict"]
+
+
+def test_nobody_looks_whether_an_array_is_a_frame_and_of_a_frame_the_names_are_looked_at(folder, monkeypatch) -> None:
+    looked: list[Any] = []
+    looks = narwhals.dependencies._is_native_dataframe
+    monkeypatch.setattr(
+        "narwhals.stable.v2.dependencies._is_native_dataframe", lambda it: looked.append(it) or looks(it)
+    )
+    pack(folder, make_pipeline(StandardScaler(), LogisticRegression()).fit(NUMBERS, TRUTH), NUMBERS.head(8))
+    ask = Model.load(folder).ask
+    looked.clear()
+    [from_array] = ask(NUMBERS.to_numpy(), ["predict"])
+    assert not looked
+    assert list(from_array) == list(ask(NUMBERS, ["predict"])[0])
+    assert looked
+    with pytest.raises(ValueError, match="feature names"):
+        ask(NUMBERS.rename(columns={"a": "d"}), ["predict"])
