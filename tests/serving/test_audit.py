@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -76,6 +77,17 @@ def test_a_console_that_is_away_is_waited_for(log: AuditLog, shipper: Shipper, i
     with pytest.raises(ConnectionError, match="it answers 503"):
         shipper.ship_once()
     intake.failing = False
+    log.append({"_id": "late"})
+    _drain(shipper)
+    assert intake.seen == {"early": 1, "late": 1}
+
+
+def test_a_connection_that_the_console_has_closed_meanwhile_is_no_fault(
+    log: AuditLog, shipper: Shipper, intake: Intake
+) -> None:
+    log.append({"_id": "early"})
+    _drain(shipper)
+    shipper._console.sock.shutdown(socket.SHUT_RDWR)
     log.append({"_id": "late"})
     _drain(shipper)
     assert intake.seen == {"early": 1, "late": 1}

@@ -81,18 +81,27 @@ class Shipper:
         return more
 
     def _post(self, batch: bytes) -> None:
+        kept = self._console.sock is not None
+        try:
+            status, said = self._asked(batch)
+        except ConnectionError:
+            if not kept:
+                raise
+            status, said = self._asked(batch)  # a console closes a connection that nothing came over for a while
+        if status >= 300:
+            raise ConnectionError(f"it answers {status}: {said[:200].decode(errors='replace')}")
+
+    def _asked(self, batch: bytes) -> tuple[int, bytes]:
         try:
             self._console.request("POST", "/internal/audit", batch, self._headers)
             answer = self._console.getresponse()
-            said = answer.read()
+            return answer.status, answer.read()
         except http.client.HTTPException as error:
             self._console.close()
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
         except OSError:
             self._console.close()
             raise
-        if answer.status >= 300:
-            raise ConnectionError(f"it answers {answer.status}: {said[:200].decode(errors='replace')}")
 
 
 class Keeper:
