@@ -35,7 +35,7 @@ from table import print_table
 
 from modelyard.demo import holdout_rows
 
-ROUNDS = 3
+ROUNDS = 5
 SECONDS = 3  # of each load; wrk counts whole ones
 WARM_UP_S = 1
 CONNECTIONS = 32
