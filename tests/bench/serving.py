@@ -11,8 +11,9 @@ its native door ({"rows": [{...}]}), which answers probabilities, too, and by th
 `peers` says how each is run, and why.
 
 First all must answer the rows with the same predictions. Then they are loaded in turn, in rounds; whoever is not in
-turn is stopped, so that nobody's idling and nobody's backlog is in another's figures. A ratio is taken within each
-round; what is printed is the median of the rounds.
+turn is stopped, so that nobody's idling and nobody's backlog is in another's figures. A ratio is of two loads that
+follow one another, since a machine that others use, too, is not as fast a minute later; who is first changes from round
+to round. What is printed is the median of the rounds.
 """
 
 import signal
@@ -36,12 +37,24 @@ from table import print_table
 from modelyard.demo import holdout_rows
 
 ROUNDS = 5
-SECONDS = 3  # of each load; wrk counts whole ones
+SECONDS = 2  # of each load; wrk counts whole ones
 WARM_UP_S = 1
 CONNECTIONS = 32
 ROWS = 64  # different requests, sent in turn
 MANY = 100  # rows in a large request
 RIVALS = ("mlserver", "mlflow", "bentoml", "ray_serve", "bare", "mlserver_batching", "bentoml_batching")
+# Whose load is set against whose, and what of it.
+RATIOS = {
+    **{f"vs_{rival}": ("ours", rival, "per_s") for rival in RIVALS},
+    "p99_vs_mlserver": ("ours", "mlserver", "p99_ms"),
+    "p50_c1_vs_bare": ("ours_c1", "bare_c1", "p50_ms"),
+    "rows100_vs_bare": ("ours_rows100", "bare_rows100", "per_s"),
+    "native_vs_bare": ("ours_native", "bare", "per_s"),
+    "native_rows100_vs_bare": ("ours_native_rows100", "bare_rows100", "per_s"),
+    "runtime_oip_vs_mlserver": ("runtime_oip", "mlserver", "per_s"),
+}
+# The same, and what the first is short of the second.
+SHARES = {"proxy_share": ("ours", "runtime", "per_s"), "audit_cost": ("runtime", "without_audit", "per_s")}
 GOALS = {
     "vs_mlserver": ">= 5",
     "vs_mlflow": ">= 8",
@@ -56,6 +69,9 @@ GOALS = {
     "rss_mb": "<= 200",
     "failures": "0",
 }
+
+
+Pairs = dict[tuple[str, str], tuple[wrk.Load, wrk.Load]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +120,22 @@ def main() -> None:
         rounds = []
         for number in range(ROUNDS):
             print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
-            rounds.append({contestant.name: contestant.load() for contestant in contestants})
-        figures = _medians([_ratios(loads) for loads in rounds]) | {
+            rounds.append(_round({each.name: each for each in contestants}, turned=number % 2 == 1))
+        figures = _medians([_ratios(pairs) for pairs in rounds]) | {
             "cold_start_s": ours.cold_start_s,
             "rss_mb": ours.rss_mb(),
-            "failures": sum(load.failures for loads in rounds for load in loads.values()),
         }
+    loads: dict[str, list[wrk.Load]] = {contestant.name: [] for contestant in contestants}
+    for pairs in rounds:
+        for pair, both in pairs.items():
+            for name, load in zip(pair, both, strict=True):
+                loads[name].append(load)
     details = {
-        name: _medians([{"per_s": load.per_s, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms} for load in loads])
-        | {"failures": sum(load.failures for load in loads)}
-        for name, loads in ((name, [loads[name] for loads in rounds]) for name in rounds[0])
+        name: _medians([{"per_s": load.per_s, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms} for load in of])
+        | {"failures": sum(load.failures for load in of)}
+        for name, of in loads.items()
     }
+    figures["failures"] = sum(of["failures"] for of in details.values())
     print_table("The whole path to a scikit-learn pipeline of 30 features, and its peers", figures, GOALS, details)
 
 
@@ -194,19 +215,25 @@ def _check_answers(contestants: Sequence[Contestant]) -> None:
             sys.exit(f"{contestant.name} answers all rows alike, so nothing is compared.")
 
 
-def _ratios(loads: Mapping[str, wrk.Load]) -> dict[str, float]:
+def _round(contestants: Mapping[str, Contestant], *, turned: bool) -> Pairs:
+    """Load every pair that is compared, one right after the other; or the other right after the one."""
+    pairs: Pairs = {}
+    for one, other, _ in [*RATIOS.values(), *SHARES.values()]:
+        if (one, other) not in pairs:
+            order = (other, one) if turned else (one, other)
+            found = {name: contestants[name].load() for name in order}
+            pairs[one, other] = found[one], found[other]
+    return pairs
+
+
+def _ratios(pairs: Pairs) -> dict[str, float]:
     """The figures of one round."""
-    ours, runtime = loads["ours"], loads["runtime"]
-    return {
-        **{f"vs_{peer}": ours.per_s / loads[peer].per_s for peer in RIVALS},
-        "p99_vs_mlserver": ours.p99_ms / loads["mlserver"].p99_ms,
-        "p50_c1_vs_bare": loads["ours_c1"].p50_ms / loads["bare_c1"].p50_ms,
-        "rows100_vs_bare": loads["ours_rows100"].per_s / loads["bare_rows100"].per_s,
-        "native_vs_bare": loads["ours_native"].per_s / loads["bare"].per_s,
-        "runtime_oip_vs_mlserver": loads["runtime_oip"].per_s / loads["mlserver"].per_s,
-        "proxy_share": 1 - ours.per_s / runtime.per_s,
-        "audit_cost": 1 - runtime.per_s / loads["without_audit"].per_s,
-    }
+
+    def ratio(one: str, other: str, what: str) -> float:
+        first, second = pairs[one, other]
+        return float(getattr(first, what) / getattr(second, what))
+
+    return {name: ratio(*of) for name, of in RATIOS.items()} | {name: 1 - ratio(*of) for name, of in SHARES.items()}
 
 
 def _medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
