@@ -42,7 +42,7 @@ def load(content: bytes) -> Ask:
     Raises:
         Refused: it would unpack to too much, or holds types that are neither skops' nor ours.
     """
-    with _without_pandas():
+    with _without("pandas", "rich"):
         import skops.io
         from sklearn import set_config
 
@@ -56,18 +56,16 @@ def load(content: bytes) -> Ask:
 
 
 @contextmanager
-def _without_pandas() -> Iterator[None]:
-    """scikit-learn loads pandas where it is there, for its own tests' sake: half a second and 30 MB. It does without,
-    and a DataFrame that it is given later it knows by what is loaded then."""
-    if "pandas" in sys.modules:
-        yield
-        return
-    # How an import is told that there is none.
-    sys.modules["pandas"] = None  # type: ignore[assignment]
+def _without(*optional: str) -> Iterator[None]:
+    """scikit-learn loads these where they are there, for its own tests' sake or for progress bars: half a second and
+    30 MB. It does without, and a DataFrame that it is given later it knows by what is loaded then."""
+    absent = [name for name in optional if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # how an import is told that there is none
     try:
         yield
     finally:
-        del sys.modules["pandas"]
+        for name in absent:
+            del sys.modules[name]
 
 
 @cache
