@@ -4,8 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -96,6 +95,7 @@ class Plane:
             (b"x-model-digest", f"sha256:{manifest.model_sha256}".encode()),
         ]
         self._identity = f"{manifest.model_sha256} {bento_sha256}".encode()
+        self._in_flight = metrics.in_flight.track_inprogress()
         self._audit_fails = False
 
     async def answer(self, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,7 +108,7 @@ class Plane:
             await self._send(send, door, started, 403, reply, [])
             return
         prediction_id = ""
-        with self._in_flight():
+        with self._in_flight:
             try:
                 body = await _body(headers, receive)
                 prediction_id = self._prediction_id(headers, body)
@@ -209,14 +209,6 @@ class Plane:
         hidden = dict.fromkeys(self._plan.redact, REDACTED)
         rows = inputs if isinstance(inputs, list) else []
         return [row | {k: v for k, v in hidden.items() if k in row} if isinstance(row, dict) else None for row in rows]
-
-    @contextmanager
-    def _in_flight(self) -> Iterator[None]:
-        self.metrics.in_flight.inc()
-        try:
-            yield
-        finally:
-            self.metrics.in_flight.dec()
 
     async def _send(
         self, send: Send, door: Door, started: float, status: int, reply: Reply, about: list[tuple[bytes, bytes]]
