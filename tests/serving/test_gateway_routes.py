@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.protos.databricks_pb2 import ErrorCode
 
 from edge import PREDICT, Edge
 from modelyard_serving.gateway.config import resources
@@ -113,6 +114,39 @@ def test_a_key_opens_what_its_scopes_say_and_nothing_else(edge: Edge, scopes, cl
     assert answer.status_code == status
     if status != 200:
         assert set(answer.json()) == {"error"}
+
+
+@pytest.mark.parametrize("exact", ["", "/versions/1"])
+def test_what_the_gateway_refuses_at_mlflows_door_it_says_as_mlflow_would(edge: Edge, exact: str) -> None:
+    door = f"/v1/endpoints/tumor{exact}/invocations"
+    endpoints = edge.gateway.endpoints
+    edge.tell(endpoints=[endpoints[0].with_timeout(0.3)], rates={"poor": 1})
+    try:
+        refused = [
+            edge.post(door),
+            edge.post(door, "read:tumor"),
+            edge.post("/v1/endpoints/other/invocations", "*:*"),
+            edge.http.post(
+                door, headers={"authorization": f"Bearer {edge.token('*:*')}"}, content=b" " * (10 * 2**20 + 1)
+            ),
+            next(a for a in (edge.post(door, "*:*", jti="poor") for _ in range(9)) if a.status_code != 200),
+            edge.post(f"{door}?seconds=5", "predict:tumor"),
+        ]
+    finally:
+        edge.tell(endpoints=endpoints, rates={})
+    assert [(answer.status_code, answer.json()) for answer in refused] == [
+        (status, {"error_code": code, "message": message})
+        for status, code, message in (
+            (401, "UNAUTHENTICATED", "send your key as 'Authorization: Bearer KEY'"),
+            (403, "PERMISSION_DENIED", "this key lacks the scope predict:tumor"),
+            (404, "ENDPOINT_NOT_FOUND", "there is nothing at this address"),
+            (413, "BAD_REQUEST", "the body is larger than 10485760 bytes"),
+            (429, "REQUEST_LIMIT_EXCEEDED", "this key has used up its requests for now"),
+            (504, "DEADLINE_EXCEEDED", "the model took longer than this endpoint allows"),
+        )
+    ]
+    known = set(ErrorCode.keys())
+    assert {answer.json()["error_code"] for answer in refused} <= known
 
 
 def test_the_console_is_told_what_a_key_may_do(edge: Edge) -> None:

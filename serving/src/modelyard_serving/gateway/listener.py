@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from modelyard_serving.errors import MLFLOW_CODES, MLFLOW_OTHERWISE
 from modelyard_serving.gateway.routes import LUA
 
 Json = dict[str, Any]
@@ -18,11 +19,15 @@ OURS = (
     "x-gateway-secret", "x-caller", "x-key-id", "x-assigned-by", "x-bucket", "x-endpoint", "x-variant", "x-epoch",
     "x-shadow", "x-prediction-id", "x-request-id", "x-scopes",
 )  # fmt: skip
-# What Envoy says of requests that it could not have answered, by its own flag.
-_SAID = {
-    "UO": "the model has as many requests as it can hold; try again",
-    "UF,UC,UH,LR": "the model cannot be reached; try again",
-    "UT": "the model took longer than this endpoint allows",
+# What Envoy says of requests that it could not have answered: by its own flags, or by the status alone.
+_SAID = (
+    ("UO", 503, "the model has as many requests as it can hold; try again"),
+    ("UF,UC,UH,LR", 503, "the model cannot be reached; try again"),
+    ("UT", 504, "the model took longer than this endpoint allows"),
+    ("", 429, "this key has used up its requests for now"),
+)
+_TO_MLFLOW = {
+    "header_filter": {"header": {"name": ":path", "string_match": {"safe_regex": {"regex": r".*/invocations(\?.*)?"}}}}
 }
 # What a route says by itself is JSON already.
 _ITS_OWN_WORDS = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
@@ -75,15 +80,7 @@ def listener(host: str, port: int, folder: Path, limits: Limits, *, secure: bool
                 },
             },
         ],
-        # Envoy's own refusals speak JSON like everybody else's.
-        "local_reply_config": {
-            "mappers": [
-                {"filter": _status(200), "body_format_override": _ITS_OWN_WORDS},
-                {"filter": _status(429), "body": {"inline_string": "this key has used up its requests for now"}},
-                *(_mapper(flags.split(","), text) for flags, text in _SAID.items()),
-            ],
-            "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
-        },
+        "local_reply_config": _replies(),
         "use_remote_address": True,
         "server_header_transformation": "PASS_THROUGH",
         "normalize_path": True,
@@ -127,15 +124,46 @@ def _forget() -> Json:
     }
 
 
+def _replies() -> Json:
+    """Envoy's own refusals speak JSON like everybody else's, and MLflow's door says them as MLflow would."""
+    others = [_reply(_when(flags, status), text, status) for flags, status, text in _SAID]
+    mlflows = [
+        _reply(_both(_TO_MLFLOW, _when(flags, status)), text, status, mlflow=True) for flags, status, text in _SAID
+    ]
+    named = [_reply(_both(_TO_MLFLOW, _status(status)), "", status, mlflow=True) for status in MLFLOW_CODES]
+    rest = _reply(_TO_MLFLOW, "", 400, mlflow=True)
+    return {
+        "mappers": [
+            {"filter": _status(200), "body_format_override": _ITS_OWN_WORDS},
+            *mlflows, *named, rest, *others,
+        ],
+        "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
+    }  # fmt: skip
+
+
+def _reply(when: Json, text: str, status: int, *, mlflow: bool = False) -> Json:
+    """How a refusal is worded; without a text, as whoever refuses has said it."""
+    reply: Json = {"filter": when}
+    if text:
+        reply["body"] = {"inline_string": text}
+    if text and status == 503:
+        reply["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
+    if mlflow:
+        said = {"error_code": MLFLOW_CODES.get(status, MLFLOW_OTHERWISE), "message": "%LOCAL_REPLY_BODY%"}
+        reply["body_format_override"] = {"json_format": said}
+    return reply
+
+
+def _when(flags: str, status: int) -> Json:
+    return {"response_flag_filter": {"flags": flags.split(",")}} if flags else _status(status)
+
+
+def _both(*filters: Json) -> Json:
+    return {"and_filter": {"filters": list(filters)}}
+
+
 def _status(code: int) -> Json:
     return {"status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": code, "runtime_key": "none"}}}}
-
-
-def _mapper(flags: list[str], text: str) -> Json:
-    mapper: Json = {"filter": {"response_flag_filter": {"flags": flags}}, "body": {"inline_string": text}}
-    if "UO" in flags or "UF" in flags:
-        mapper["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
-    return mapper
 
 
 def _watched_filter(name: str, file: str, folder: Path, kind: str) -> Json:

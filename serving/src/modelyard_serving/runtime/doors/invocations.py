@@ -12,17 +12,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from modelyard_serving.errors import MLFLOW_CODES, MLFLOW_OTHERWISE
 from modelyard_serving.manifest import METHODS, Column, Manifest
 from modelyard_serving.runtime.doors.door import Answer, Asked, Reply, in_one_line
 from modelyard_serving.runtime.rows import MAX_ROWS, BadRequest, check_count, in_order, parse_json, table_of
 
 NAME = "invocations"
-_ERROR_CODES = {
-    403: "PERMISSION_DENIED",
-    404: "ENDPOINT_NOT_FOUND",
-    500: "INTERNAL_ERROR",
-    503: "TEMPORARILY_UNAVAILABLE",
-}
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _INT = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _BOOLS = {"True": True, "true": True, "False": False, "false": False}
@@ -56,7 +51,7 @@ def refuse(status: int, message: str, faults: Sequence[str] = ()) -> Reply:
     text = in_one_line(message, faults)
     if status == 415:
         return Reply(text.encode(), "text/plain")
-    code = "INVALID_PARAMETER_VALUE" if faults else _ERROR_CODES.get(status, "BAD_REQUEST")
+    code = "INVALID_PARAMETER_VALUE" if faults else MLFLOW_CODES.get(status, MLFLOW_OTHERWISE)
     return Reply.of({"error_code": code, "message": text})
 
 
