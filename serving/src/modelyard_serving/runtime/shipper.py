@@ -83,15 +83,15 @@ class Shipper:
     def _post(self, batch: bytes) -> None:
         kept = self._console.sock is not None
         try:
-            status, said = self._asked(batch)
+            status, said = self._send(batch)
         except ConnectionError:
             if not kept:
                 raise
-            status, said = self._asked(batch)  # a console closes a connection that nothing came over for a while
+            status, said = self._send(batch)  # a console closes a connection that nothing came over for a while
         if status >= 300:
             raise ConnectionError(f"it answers {status}: {said[:200].decode(errors='replace')}")
 
-    def _asked(self, batch: bytes) -> tuple[int, bytes]:
+    def _send(self, batch: bytes) -> tuple[int, bytes]:
         try:
             self._console.request("POST", "/internal/audit", batch, self._headers)
             answer = self._console.getresponse()
