@@ -1,6 +1,7 @@
 """Shared by all tests: a real mongod for the session, a fresh database per test."""
 
 import os
+import signal
 import subprocess
 import time
 import uuid
@@ -27,6 +28,10 @@ from own_engine import missing_programs as missing_of_engine
 from own_jenkins import Jenkins
 from own_jenkins import missing_programs as missing_for_jenkins
 from side_by_side import SideBySide, turn
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and with them all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
