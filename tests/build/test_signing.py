@@ -94,6 +94,21 @@ def test_many_who_make_the_first_key_at_once_get_the_same(tmp_path: Path) -> Non
     assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["model-signing.key", "model-signing.pub"]
 
 
+def test_who_finds_no_key_while_another_makes_it_gets_that_one(tmp_path: Path, monkeypatch) -> None:
+    others: list[KeyPair] = []
+    exists = Path.exists
+
+    def late(path: Path) -> bool:
+        found = exists(path)
+        if path.name == "model-signing.key" and not others:
+            others.append(KeyPair(path, path.with_suffix(".pub")))
+            key_pair(path.parent)
+        return found
+
+    monkeypatch.setattr(Path, "exists", late)
+    assert [key_pair(tmp_path)] == others
+
+
 def test_a_lost_private_key_is_not_silently_replaced(keys: KeyPair) -> None:
     keys.private.unlink()
     with pytest.raises(Refused, match="would not fit the signatures made so far"):

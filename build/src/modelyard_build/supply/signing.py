@@ -40,8 +40,9 @@ def key_pair(folder: Path) -> KeyPair:
         Refused: the private key is missing beside its public one, is read by others, or is none that signs models.
     """
     pair = KeyPair(folder / PRIVATE, folder / PUBLIC)
+    made = pair.public.exists()  # asked first: whoever else makes them now makes the private one first
     if not pair.private.exists():
-        if pair.public.exists():
+        if made:
             raise Refused(
                 f"{pair.public} has no {PRIVATE} beside it, and a new one would not fit the signatures made so far.\n"
                 f"Bring the key back; or move the public key away, and keep it for what it signed."
