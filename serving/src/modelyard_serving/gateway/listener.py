@@ -126,36 +126,32 @@ def _forget() -> Json:
 
 def _replies() -> Json:
     """Envoy's own refusals speak JSON like everybody else's, and MLflow's door says them as MLflow would."""
-    others = [_reply(_when(flags, status), text, status) for flags, status, text in _SAID]
-    mlflows = [
-        _reply(_both(_TO_MLFLOW, _when(flags, status)), text, status, mlflow=True) for flags, status, text in _SAID
-    ]
-    named = [_reply(_both(_TO_MLFLOW, _status(status)), "", status, mlflow=True) for status in MLFLOW_CODES]
-    rest = _reply(_TO_MLFLOW, "", 400, mlflow=True)
+    said = [(status, _reply(flags, status, text)) for flags, status, text in _SAID]
+    as_was_said = [(status, {"filter": _status(status)}) for status in MLFLOW_CODES]
     return {
-        "mappers": [
+        "mappers": [  # the first that fits
             {"filter": _status(200), "body_format_override": _ITS_OWN_WORDS},
-            *mlflows, *named, rest, *others,
+            *(
+                {**reply, "filter": _both(_TO_MLFLOW, reply["filter"]), **_by_mlflows_name(MLFLOW_CODES[status])}
+                for status, reply in (*said, *as_was_said)
+            ),
+            {"filter": _TO_MLFLOW, **_by_mlflows_name(MLFLOW_OTHERWISE)},
+            *(reply for _, reply in said),
         ],
         "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
-    }  # fmt: skip
+    }
 
 
-def _reply(when: Json, text: str, status: int, *, mlflow: bool = False) -> Json:
-    """How a refusal is worded; without a text, as whoever refuses has said it."""
-    reply: Json = {"filter": when}
-    if text:
-        reply["body"] = {"inline_string": text}
-    if text and status == 503:
+def _reply(flags: str, status: int, text: str) -> Json:
+    when = {"response_flag_filter": {"flags": flags.split(",")}} if flags else _status(status)
+    reply: Json = {"filter": when, "body": {"inline_string": text}}
+    if status == 503:
         reply["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
-    if mlflow:
-        said = {"error_code": MLFLOW_CODES.get(status, MLFLOW_OTHERWISE), "message": "%LOCAL_REPLY_BODY%"}
-        reply["body_format_override"] = {"json_format": said}
     return reply
 
 
-def _when(flags: str, status: int) -> Json:
-    return {"response_flag_filter": {"flags": flags.split(",")}} if flags else _status(status)
+def _by_mlflows_name(code: str) -> Json:
+    return {"body_format_override": {"json_format": {"error_code": code, "message": "%LOCAL_REPLY_BODY%"}}}
 
 
 def _both(*filters: Json) -> Json:
