@@ -4,12 +4,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from asking import wait_until
 from modelyard_serving.errors import NotFound
 from modelyard_serving.local_stage import serving_env
 from modelyard_serving.processes import Process, Processes
@@ -25,51 +26,44 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     supervisor.stop_supervisor()
 
 
-def _until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_process_that_dies_is_started_again(processes: Processes) -> None:
     processes.ensure(Process("sleeper", SLEEPER))
-    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    wait_until(lambda: processes.state("sleeper").state == "RUNNING", 30)
     before = processes.state("sleeper").pid
     os.kill(before, signal.SIGKILL)
-    _until(lambda: processes.state("sleeper").state == "RUNNING" and processes.state("sleeper").pid != before)
+    wait_until(lambda: processes.state("sleeper").state == "RUNNING" and processes.state("sleeper").pid != before, 30)
 
 
 def test_what_is_killed_is_started_again_at_once(processes: Processes) -> None:
     processes.ensure(Process("sleeper", SLEEPER))
     for _ in range(3):
-        _until(lambda: processes.state("sleeper").state == "RUNNING")
+        wait_until(lambda: processes.state("sleeper").state == "RUNNING", 30)
         killed = processes.state("sleeper").pid
         os.kill(killed, signal.SIGKILL)
         killed_at = time.monotonic()
-        _until(lambda killed=killed: processes.state("sleeper").pid not in (0, killed))
+        wait_until(lambda killed=killed: processes.state("sleeper").pid not in (0, killed), 30)
         assert time.monotonic() - killed_at < 0.5  # supervisord's own turn would take up to 2 s
 
 
 def test_ensuring_twice_leaves_the_process_alone_and_new_settings_replace_it(processes: Processes) -> None:
     processes.ensure(Process("sleeper", SLEEPER))
-    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    wait_until(lambda: processes.state("sleeper").state == "RUNNING", 30)
     pid = processes.state("sleeper").pid
     processes.ensure(Process("sleeper", SLEEPER))
     assert processes.state("sleeper").pid == pid
     processes.ensure(Process("sleeper", SLEEPER, {"NEW": '50% "quoted" value'}))
-    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    wait_until(lambda: processes.state("sleeper").state == "RUNNING", 30)
     assert psutil.Process(processes.state("sleeper").pid).environ()["NEW"] == '50% "quoted" value'
 
 
 def test_what_it_prints_is_in_its_log(processes: Processes) -> None:
     processes.ensure(Process("sleeper", SLEEPER))
-    _until(lambda: "100% up" in processes.log_tail("sleeper"))
+    wait_until(lambda: "100% up" in processes.log_tail("sleeper"), 30)
 
 
 def test_a_removed_process_is_stopped_and_forgotten(processes: Processes) -> None:
     processes.ensure(Process("sleeper", SLEEPER))
-    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    wait_until(lambda: processes.state("sleeper").state == "RUNNING", 30)
     pid = processes.state("sleeper").pid
     processes.remove("sleeper")
     assert not psutil.pid_exists(pid)
@@ -81,7 +75,7 @@ def test_stopping_stops_everything_and_stopping_again_says_so(tmp_path: Path) ->
     processes = Processes(tmp_path)
     processes.start_supervisor()
     processes.ensure(Process("sleeper", SLEEPER))
-    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    wait_until(lambda: processes.state("sleeper").state == "RUNNING", 30)
     pid = processes.state("sleeper").pid
     assert processes.stop_supervisor() is True
     assert not psutil.pid_exists(pid)
@@ -92,10 +86,10 @@ def test_what_a_killed_supervisor_left_behind_is_ended(tmp_path: Path) -> None:
     processes = Processes(tmp_path)
     processes.start_supervisor()
     processes.ensure(Process("sleeper", SLEEPER))
-    _until(lambda: processes.state("sleeper").state == "RUNNING")
+    wait_until(lambda: processes.state("sleeper").state == "RUNNING", 30)
     orphan = psutil.Process(processes.state("sleeper").pid)
     os.kill(int((tmp_path / "supervisor" / "supervisord.pid").read_text()), signal.SIGKILL)
-    _until(lambda: not processes.running())
+    wait_until(lambda: not processes.running(), 30)
     assert orphan.is_running()
     assert processes.stop_supervisor() is True
     assert not orphan.is_running()
@@ -116,6 +110,6 @@ def test_a_replica_keeps_its_bytecode_whatever_the_shell_says(monkeypatch: pytes
     supervisor.start_supervisor()
     try:
         supervisor.ensure(Process("replica", imports, serving_env(tmp_path, environment)))
-        _until(lambda: any((environment / "bytecode").rglob("colorsys.*.pyc")))
+        wait_until(lambda: any((environment / "bytecode").rglob("colorsys.*.pyc")), 30)
     finally:
         supervisor.stop_supervisor()

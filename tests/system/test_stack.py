@@ -127,10 +127,9 @@ def interrupt_demo_after(moment: str, folder: Path) -> None:
     shutil.copytree(PROJECTS, folder / "projects", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".gitignore").write_text(".yard/\n__pycache__/\n")
     commit_all(folder)
-    # A shell's background jobs ignore Ctrl-C; a person's command does not.
-    script = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); from modelyard.cli import main; main()"
     with subprocess.Popen(
-        [sys.executable, "-u", "-c", script, "demo"], cwd=folder, env={**os.environ, **ports()}, text=True,
+        [sys.executable, "-u", "-c", "from modelyard.cli import main; main()", "demo"],
+        cwd=folder, env={**os.environ, **ports()}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     ) as demo:  # fmt: skip
         assert demo.stdout is not None
