@@ -70,7 +70,6 @@ GOALS = {
     "failures": "0",
 }
 
-
 Pairs = dict[tuple[str, str], tuple[wrk.Load, wrk.Load]]
 
 
@@ -117,15 +116,16 @@ def main() -> None:
         ours = running.enter_context(our_side.deployed(folder / "repository", rows[0]))
         contestants = [*_ours(ours, rows, folder, running), *_peers(ours.model, pythons, rows, folder, running)]
         _check_answers(contestants)
+        named = {contestant.name: contestant for contestant in contestants}
         rounds = []
         for number in range(ROUNDS):
             print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
-            rounds.append(_round({each.name: each for each in contestants}, turned=number % 2 == 1))
+            rounds.append(_round(named, turned=number % 2 == 1))
         figures = _medians([_ratios(pairs) for pairs in rounds]) | {
             "cold_start_s": ours.cold_start_s,
             "rss_mb": ours.rss_mb(),
         }
-    loads: dict[str, list[wrk.Load]] = {contestant.name: [] for contestant in contestants}
+    loads: dict[str, list[wrk.Load]] = {name: [] for name in named}
     for pairs in rounds:
         for pair, both in pairs.items():
             for name, load in zip(pair, both, strict=True):
@@ -218,11 +218,10 @@ def _check_answers(contestants: Sequence[Contestant]) -> None:
 def _round(contestants: Mapping[str, Contestant], *, turned: bool) -> Pairs:
     """Load every pair that is compared, one right after the other; or the other right after the one."""
     pairs: Pairs = {}
-    for one, other, _ in [*RATIOS.values(), *SHARES.values()]:
-        if (one, other) not in pairs:
-            order = (other, one) if turned else (one, other)
-            found = {name: contestants[name].load() for name in order}
-            pairs[one, other] = found[one], found[other]
+    for one, other in dict.fromkeys((one, other) for one, other, _ in (*RATIOS.values(), *SHARES.values())):
+        order = (other, one) if turned else (one, other)
+        found = {name: contestants[name].load() for name in order}
+        pairs[one, other] = found[one], found[other]
     return pairs
 
 
