@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelyard_build.bento import Bento
 from modelyard_build.images.engine import Base, Engine
-from modelyard_build.images.layers import Source, environment_files, folder_files, write_layer
+from modelyard_build.images.layers import Source, environment_files, folder_files, write_layer, write_layers
 from modelyard_serving.local_stage import serve_command
 from modelyard_serving.manifest import Manifest
 from modelyard_tracking.digests import text_sha256
@@ -45,10 +45,7 @@ def make_image(
     rest = folder_files(bento.path, _BENTO)
     parts["bento"] = {name: file for name, file in rest.items() if name not in taken}
     with tempfile.TemporaryDirectory(prefix="yard-image-") as scratch:
-        layers = {}
-        for name, files in parts.items():
-            layers[f"{name}.tar"] = Path(scratch) / f"{name}.tar"
-            write_layer(layers[f"{name}.tar"], files)
+        layers = write_layers(Path(scratch), parts)
         start = _environment_image(engine, base, python, environment, Path(scratch))
         image = engine.build(_dockerfile(start, tuple(layers), bento), layers, labels)
     found = engine.layers(image)

@@ -47,6 +47,14 @@ def write_layer(target: Path, files: Mapping[str, Source]) -> None:
             tar.addfile(entry, io.BytesIO(content))
 
 
+def write_layers(folder: Path, parts: Mapping[str, Mapping[str, Source]]) -> dict[str, Path]:
+    """Write each part as a layer into a folder; gives the tars by their names, in the order of the parts."""
+    layers = {f"{name}.tar": folder / f"{name}.tar" for name in parts}
+    for layer, files in zip(layers.values(), parts.values(), strict=True):
+        write_layer(layer, files)
+    return layers
+
+
 def folder_files(folder: Path, place: str) -> dict[str, Source]:
     """Everything in a folder, to lie at `place` in the image."""
     return {f"{place}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*") if file.is_file()}

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from modelyard_build.errors import Refused
 from modelyard_build.images.engine import Base, Engine
 from modelyard_build.images.image import ENVIRONMENT, USER
-from modelyard_build.images.layers import Source, folder_files, interpreter_files, write_layer
+from modelyard_build.images.layers import Source, folder_files, interpreter_files, write_layers
 from modelyard_tracking.origin import python_version
 
 PYTHON = python_version()
@@ -44,16 +44,13 @@ def make(engine: Engine, base: Base, roots: Iterable[str] = ROOTS, left_out: Set
     ours = [each for each in found if _sources(each)]
     with tempfile.TemporaryDirectory(prefix="yard-image-") as folder:
         scratch = Path(folder)
-        layers: dict[str, dict[str, Source]] = {
+        parts = {
             "python": interpreter_files(ENVIRONMENT, interpreter),
             "packages": _files((each for each in found if each not in ours), scratch),
             "modelyard": _files(ours, scratch),  # last: it changes more often than the others
         }
-        tars = {}
-        for name, files in layers.items():
-            tars[f"{name}.tar"] = scratch / f"{name}.tar"
-            write_layer(tars[f"{name}.tar"], files)
-        return engine.build(_dockerfile(base, tuple(tars)), tars, {"org.opencontainers.image.title": "modelyard"})
+        layers = write_layers(scratch, parts)
+        return engine.build(_dockerfile(base, tuple(layers)), layers, {"org.opencontainers.image.title": "modelyard"})
 
 
 def closure(roots: Iterable[str], left_out: Set[str]) -> set[str]:
